@@ -1,0 +1,17 @@
+namespace Pesto.Rules;
+
+/// <summary>What a pif can do, as its server says in the listing (the "caps" of the control protocol). Unknown bits are ignored.</summary>
+[Flags]
+public enum Capabilities : uint
+{
+    None = 0,
+    V4 = 1,
+    V6 = 2,
+    Tcp = 4,
+    Udp = 8,
+    Scan = 16,
+    Interface = 32,
+
+    /// <summary>The server understands transactions, Pesto's extension of the protocol.</summary>
+    Transactions = 1u << 31,
+}

@@ -1,0 +1,58 @@
+using System.Runtime.CompilerServices;
+using System.Text;
+
+namespace Pesto.Rules;
+
+/// <summary>The name of a network interface, NUL-terminated and zero-filled as the kernel and the wire have it; empty for any interface.</summary>
+[InlineArray(Size)]
+public struct InterfaceName : IEquatable<InterfaceName>
+{
+    /// <summary>IFNAMSIZ of the kernel: the bytes of a name with its terminating NUL.</summary>
+    public const int Size = 16;
+
+    byte first;
+
+    public readonly bool IsEmpty => this.first == 0;
+
+    public readonly bool IsTerminated => ((ReadOnlySpan<byte>)this).Contains((byte)0);
+
+    /// <summary>Takes over a name of 1 to 15 bytes that the kernel would accept: not "." or "..", no slash, colon or white space.</summary>
+    public static bool TryParse(ReadOnlySpan<char> text, out InterfaceName name)
+    {
+        name = default;
+        if (text.Length is 0 or >= Size || text is "." or "..")
+            return false;
+        foreach (char c in text)
+        {
+            if (c is '/' or ':' or <= ' ' or > '~')
+                return false;
+        }
+
+        Encoding.ASCII.GetBytes(text, name);
+        return true;
+    }
+
+    public readonly ReadOnlySpan<byte> Bytes
+    {
+        [System.Diagnostics.CodeAnalysis.UnscopedRef]
+        get
+        {
+            ReadOnlySpan<byte> all = this;
+            int end = all.IndexOf((byte)0);
+            return end < 0 ? all : all[..end];
+        }
+    }
+
+    public readonly bool Equals(InterfaceName other) => ((ReadOnlySpan<byte>)this).SequenceEqual(other);
+
+    public override readonly bool Equals(object? obj) => obj is InterfaceName other && this.Equals(other);
+
+    public override readonly int GetHashCode()
+    {
+        HashCode hash = default;
+        hash.AddBytes(this);
+        return hash.ToHashCode();
+    }
+
+    public override readonly string ToString() => Encoding.UTF8.GetString(this.Bytes);
+}
