@@ -19,6 +19,7 @@ public static class Log
     static bool quiet;
     static bool debug;
     static bool dated;
+    static bool toSystem;
 
     /// <param name="fd">Where lines go from now on.</param>
     /// <param name="withTime">Whether each line starts with the time, as in a file.</param>
@@ -27,6 +28,9 @@ public static class Log
         descriptor = fd;
         dated = withTime;
     }
+
+    /// <summary>From now on to the system's logger, as daemons do that have no terminal and no file.</summary>
+    public static void ToSystem() => toSystem = true;
 
     public static void SetLevel(bool isQuiet, bool isDebug)
     {
@@ -53,6 +57,13 @@ public static class Log
 
     static void Write(Text text)
     {
+        if (toSystem)
+        {
+            Line[text.Length] = 0;
+            SystemLog.Write(Line);
+            return;
+        }
+
         Line[text.Length] = (byte)'\n';
         // A log that can't be written (a full disk, a closed terminal) must not end the service.
         _ = Descriptors.WriteAll(descriptor, Line.AsSpan(0, text.Length + 1));
