@@ -133,7 +133,7 @@ run_tests() {
   need nsenter util-linux
   need_all_met
   build
-  dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet
+  dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet -clp:NoSummary
   local results=Pesto.Tests/obj/results status=0
   rm -rf "$results"
   [ -x .cache/peers/bin/pasta ] || say "Without ./build.sh peers, the tests against the real pasta and pesto are skipped."
@@ -168,7 +168,7 @@ bench() {
   need nsenter util-linux
   need_all_met
   build
-  dotnet build Pesto.Bench/Pesto.Bench.csproj -c Release --nologo -v quiet
+  dotnet build Pesto.Bench/Pesto.Bench.csproj -c Release --nologo -v quiet -clp:NoSummary
   exec dotnet Pesto.Bench/bin/Release/net*/Pesto.Bench.dll "$@"
 }
 
