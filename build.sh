@@ -78,7 +78,13 @@ rid() {
 # publish FOLDER PROPERTY...: compiles the native program into Pesto/obj/FOLDER. MSBuild skips what has not changed.
 publish() {
   local to=Pesto/obj/$1
-  dotnet publish Pesto/Pesto.csproj -c Release -r "$(rid)" --self-contained -o "$to" --nologo -v quiet -p:PestoLinker=$linker "${@:2}"
+  quietly dotnet publish Pesto/Pesto.csproj -c Release -r "$(rid)" --self-contained -o "$to" --nologo -v quiet -p:PestoLinker=$linker "${@:2}"
+}
+
+# quietly COMMAND...: shows what a command says only if it fails.
+quietly() {
+  local said
+  said=$("$@" 2>&1) || { say "$said" >&2; exit 1; }
 }
 
 # install_binary FROM TO: replaces the binary in one step, so that one that is running is not disturbed.
@@ -133,7 +139,7 @@ run_tests() {
   need nsenter util-linux
   need_all_met
   build
-  dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet -clp:NoSummary
+  quietly dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet
   local results=Pesto.Tests/obj/results status=0
   rm -rf "$results"
   [ -x .cache/peers/bin/pasta ] || say "Without ./build.sh peers, the tests against the real pasta and pesto are skipped."
@@ -168,7 +174,7 @@ bench() {
   need nsenter util-linux
   need_all_met
   build
-  dotnet build Pesto.Bench/Pesto.Bench.csproj -c Release --nologo -v quiet -clp:NoSummary
+  quietly dotnet build Pesto.Bench/Pesto.Bench.csproj -c Release --nologo -v quiet
   exec dotnet Pesto.Bench/bin/Release/net*/Pesto.Bench.dll "$@"
 }
 

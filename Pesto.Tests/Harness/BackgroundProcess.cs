@@ -75,7 +75,8 @@ sealed class BackgroundProcess : IDisposable
     public void WaitUntil(Func<bool> ready, string what) => Eventually.True(
         () =>
         {
-            Assert.False(this.HasEnded, $"{this.command}: ended before {what}\n{this.Output}{this.Errors}");
+            if (this.HasEnded)
+                Assert.Fail($"{this.command}: ended before {what}: {this.WaitForEnd(TimeSpan.Zero)}");
             return ready();
         },
         $"{this.command}: {what}");

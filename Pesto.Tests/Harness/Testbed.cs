@@ -1,3 +1,5 @@
+using System.Net.Sockets;
+
 namespace Pesto.Tests.Harness;
 
 /// <summary>One test's own little world: a host, a container on it, and a folder. Client and forwarder run on the host.</summary>
@@ -31,6 +33,19 @@ sealed class Testbed : IDisposable
         return new Forwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
     }
 
+    /// <summary>
+    /// Starts the real pasta, which forwards nothing until it is told to. Limited to splicing, it needs no uplink and leaves
+    /// the container's network as it is.
+    /// </summary>
+    public Forwarder ServeRealPasta()
+    {
+        string control = this.Folder["control"];
+        // As root it would change to "nobody", who may not enter the container.
+        string[] target = this.Owner == null ? ["--runas", "0", "--netns", this.Container.Name!] : [$"{this.Container.HolderId}"];
+        Command pasta = new(Programs.RealPasta, ["-f", "-c", control, "--splice-only", "-t", "none", "-u", "none", "-T", "none", "-U", "none", .. target]);
+        return new Forwarder(this, control, pasta.In(this.Host).As(this.Owner).Start());
+    }
+
     public void Dispose()
     {
         this.Container.Dispose();
@@ -51,7 +66,7 @@ sealed class Forwarder : IDisposable
         this.Process = process;
         try
         {
-            process.WaitUntil(() => File.Exists(control) && this.Pesto().ExitStatus == 0, "it answers on its control socket");
+            process.WaitUntil(this.Listens, "it listens on its control socket");
         }
         catch
         {
@@ -71,6 +86,22 @@ sealed class Forwarder : IDisposable
     /// <summary>What the real client does with it.</summary>
     public Finished RealPesto(params string[] options) =>
         new Command(Programs.RealPesto, [.. options, this.Control]).In(this.bed.Host).As(this.bed.Owner).Run();
+
+    bool Listens()
+    {
+        if (!File.Exists(this.Control))
+            return false;
+        try
+        {
+            using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            socket.Connect(new UnixDomainSocketEndPoint(this.Control));
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
 
     public void Dispose() => this.Process.Dispose();
 }
