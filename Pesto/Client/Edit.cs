@@ -1,4 +1,4 @@
-using Pesto.CommandLine;
+using System.Text;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -35,24 +35,25 @@ sealed class Edit(ServerState state, PortRange ephemeral)
 
     static PortRange ReadEphemeral()
     {
-        Errno error = SmallFile.Read(EphemeralPath, out string text);
-        if (error == Errno.None && PortRange.TryParseSysctl(text, out PortRange range))
+        Span<byte> text = stackalloc byte[64];
+        Result read = Files.Read(EphemeralPath, text, out int length);
+        if (read.Ok && PortRange.TryParseSysctl(Encoding.ASCII.GetString(text[..length]), out PortRange range))
             return range;
-        Message.Debug($"{EphemeralPath}: {(error == Errno.None ? "not understood" : error.Text())}; taking {PortRange.UsualEphemeral} as ephemeral ports");
+        Message.Debug($"{EphemeralPath}: {(read.Ok ? "not understood" : read.Error.Text())}; taking {PortRange.UsualEphemeral} as ephemeral ports");
         return PortRange.UsualEphemeral;
     }
 
     void Apply(Command command)
     {
         if (command.Ports is not null)
-            this.ApplyPorts(command.Ports, command.Text);
+            this.ApplyPorts(command, command.Ports);
         else if (command.Letter == 'C')
             this.Find(command.Text).Table.Clear();
         else
             this.mode = command.Letter;
     }
 
-    void ApplyPorts(PortOption option, string text)
+    void ApplyPorts(Command command, PortOption option)
     {
         PifState pif = this.Find(option.IsOutbound ? Pif.SpliceName : Pif.HostName);
         if (this.mode == ' ' && !this.replaced.Contains(pif))
@@ -61,9 +62,9 @@ sealed class Edit(ServerState state, PortRange ephemeral)
             this.replaced.Add(pif);
         }
 
-        Specifier specifier = Specifier.Parse(text, option, pif.Table.Capabilities, ephemeral);
+        Specifier specifier = Specifier.Parse(command.Text, option, pif.Table.Capabilities, ephemeral);
         if (specifier.IsByLoopbackAddress)
-            Message.Warning($"{option} {text}: interfaces can't be bound to here, listening on the loopback addresses instead");
+            Message.Warning($"{command}: interfaces can't be bound to here, listening on the loopback addresses instead");
         bool delete = this.mode == 'D';
         if (!delete && specifier.Rules.Count > 0)
             this.CheckOrder(pif);

@@ -1,4 +1,3 @@
-using Pesto.CommandLine;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;

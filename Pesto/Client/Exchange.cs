@@ -40,7 +40,7 @@ sealed class Exchange : IDisposable
 
     static ServerState ReadState(string path, UnixStream stream, int timeout)
     {
-        long end = Environment.TickCount64 + timeout;
+        long end = Clock.Milliseconds + timeout;
         byte[] buffer = new byte[ServerState.MostBytes];
         int length = 0;
         while (true)
@@ -59,7 +59,7 @@ sealed class Exchange : IDisposable
             if (state is not null)
                 return state;
             while (length < needed)
-                length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Environment.TickCount64));
+                length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
         }
     }
 
@@ -92,12 +92,12 @@ sealed class Exchange : IDisposable
     Errno WaitForEnd(int timeout)
     {
         this.stream.HalfClose();
-        long end = Environment.TickCount64 + timeout;
+        long end = Clock.Milliseconds + timeout;
         Span<byte> ignored = stackalloc byte[256];
         Result received;
         do
-            received = this.stream.Receive(ignored, (int)Math.Max(0, end - Environment.TickCount64));
-        while (received.Ok && received.Value > 0 && Environment.TickCount64 < end);
+            received = this.stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
+        while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
         return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
     }
 

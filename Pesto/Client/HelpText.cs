@@ -1,15 +1,8 @@
 namespace Pesto.Client;
 
-/// <summary>What --help, --version and a wrong command line say.</summary>
+/// <summary>What --help and a wrong command line say.</summary>
 static class HelpText
 {
-    public const string Version = """
-        pesto 0.1.0
-        Licence: Apache-2.0 <https://www.apache.org/licenses/LICENSE-2.0>
-        Comes without warranty of any kind.
-
-        """;
-
     public const string Usage = """
         Usage: pesto [OPTION]... PATH
                pesto serve [OPTION]...

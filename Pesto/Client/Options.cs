@@ -1,4 +1,3 @@
-using Pesto.CommandLine;
 using Pesto.Rules;
 
 namespace Pesto.Client;
@@ -14,28 +13,30 @@ sealed record Command
 
     public string Text { get; init; } = "";
 
-    /// <summary>As its user wrote it, for messages.</summary>
-    public override string ToString() => this.Text.Length > 0 ? $"-{this.Letter} {this.Text}" : $"-{this.Letter}";
+    /// <summary>The option as its user wrote it: "-t" or "--tcp-ports".</summary>
+    public string Written { get; init; } = "";
+
+    public override string ToString() => $"{this.Written} {this.Text}";
 }
 
 /// <summary>What the client is asked to do.</summary>
 sealed class Options
 {
-    const char Version = '\x01';
+    const int VersionId = 256;
 
-    static readonly OptionName[] Known =
+    static readonly CommandLine.Option[] Known =
     [
-        new('A', "add"),
-        new('D', "delete"),
-        new('C', "clear", true),
-        new('t', "tcp-ports", true),
-        new('u', "udp-ports", true),
-        new('T', "tcp-ns", true),
-        new('U', "udp-ns", true),
-        new('s', "show"),
-        new('d', "debug"),
-        new('h', "help"),
-        new(Version, "version"),
+        new('A', 'A', "add", false),
+        new('D', 'D', "delete", false),
+        new('C', 'C', "clear", true),
+        new('t', 't', "tcp-ports", true),
+        new('u', 'u', "udp-ports", true),
+        new('T', 'T', "tcp-ns", true),
+        new('U', 'U', "udp-ns", true),
+        new('s', 's', "show", false),
+        new('d', 'd', "debug", false),
+        new('h', 'h', "help", false),
+        new(VersionId, '\0', "version", false),
     ];
 
     /// <summary>Where the server's socket is.</summary>
@@ -54,20 +55,20 @@ sealed class Options
     public static Options Parse(string[] args)
     {
         Options options = new();
-        GetOpt getopt = new(args, Known);
-        while (options.Print is null && getopt.Next(out char letter, out string argument))
-            options.Take(letter, argument);
+        CommandLine line = new(args, Known);
+        for (int id; options.Print is null && (id = line.Next()) != -1;)
+            options.Take(id, line);
         if (options.Print is not null)
             return options;
-        if (getopt.Operands.Count != 1)
-            throw new UsageException(getopt.Operands.Count == 0 ? "the PATH of a control socket is missing" : $"{getopt.Operands[1]}: one PATH is enough");
-        options.Path = getopt.Operands[0];
+        if (line.Operands.Count != 1)
+            throw new UsageException(line.Operands.Count == 0 ? "the PATH of a control socket is missing" : $"{line.Operands[1]}: one PATH is enough");
+        options.Path = line.Operands[0];
         return options;
     }
 
-    void Take(char letter, string argument)
+    void Take(int id, CommandLine line)
     {
-        switch (letter)
+        switch (id)
         {
             case 's':
                 this.Show = true;
@@ -78,11 +79,11 @@ sealed class Options
             case 'h':
                 this.Print = HelpText.Help;
                 break;
-            case Version:
-                this.Print = HelpText.Version;
+            case VersionId:
+                this.Print = Program.VersionText;
                 break;
             default:
-                this.Commands.Add(new() { Letter = letter, Text = argument, Ports = PortsOf(letter) });
+                this.Commands.Add(new() { Letter = (char)id, Text = line.Value, Written = line.Written, Ports = PortsOf((char)id) });
                 break;
         }
     }

@@ -1,9 +1,9 @@
 using Pesto.Linux;
 
-namespace Pesto.CommandLine;
+namespace Pesto.Client;
 
 /// <summary>What the program tells its user, one line each, on standard error; in colour on a terminal, unless NO_COLOR is set.</summary>
-public static class Message
+static class Message
 {
     const string Red = "31";
     const string Yellow = "33";
