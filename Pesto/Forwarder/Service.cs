@@ -50,10 +50,12 @@ public sealed class Service
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
         this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters);
+        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
+        UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
-        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -109,7 +111,7 @@ public sealed class Service
     Tables.PifEntry[] Pifs(Side host, Side target)
     {
         Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, families | Capabilities.Tcp | Capabilities.Interface, host, target);
+        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, families | Capabilities.Tcp | Capabilities.Udp | Capabilities.Interface, host, target);
         Tables.PifEntry outbound = new(Pif.Splice, Pif.SpliceName, families | Capabilities.Interface, target, host);
         return this.options.Netns is null ? [inbound] : [inbound, outbound];
     }
