@@ -96,7 +96,6 @@ public sealed class ClientTests
     {
         using ScriptedServer server = new(client =>
         {
-            client.NoDelay = false;
             foreach (byte one in Listing())
             {
                 client.Send([one]);

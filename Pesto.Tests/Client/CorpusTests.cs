@@ -5,15 +5,20 @@ namespace Pesto.Tests.Client;
 /// <summary>The native program does what was recorded of Debian's pesto: exit status, bytes sent, standard output, and whether it complains.</summary>
 public sealed class CorpusTests
 {
-    public static TheoryData<int, string> Cases
+    public static TheoryData<int, string> Cases => Select(_ => true);
+
+    public static TheoryData<int, string> Updates => Select(r => r.Sent.Length > 0);
+
+    static TheoryData<int, string> Select(Func<Recording, bool> wanted)
     {
-        get
+        TheoryData<int, string> cases = [];
+        for (int i = 0; i < Corpus.Count; i++)
         {
-            TheoryData<int, string> cases = [];
-            for (int i = 0; i < Corpus.Count; i++)
+            if (wanted(Corpus.Case(i)))
                 cases.Add(i, Corpus.Case(i).ToString());
-            return cases;
         }
+
+        return cases;
     }
 
     [SkippableTheory]
@@ -25,11 +30,10 @@ public sealed class CorpusTests
     }
 
     [SkippableTheory]
-    [MemberData(nameof(Cases))]
+    [MemberData(nameof(Updates))]
     public void As_recorded_with_a_server_that_then_shows_the_new_tables(int index, string name)
     {
         Recording recording = Corpus.Case(index);
-        Skip.If(recording.Sent.Length == 0, "nothing is changed");
         byte[] before = Corpus.State(recording.State);
         Compare(recording, name, before, ScriptedServer.After(before, Convert.FromHexString(recording.Sent)));
     }

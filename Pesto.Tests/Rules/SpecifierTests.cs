@@ -123,6 +123,9 @@ public sealed class SpecifierTests
     [InlineData("65536", "\"65536\" has a port beyond 65535")]
     [InlineData("99999999999999999999", "\"99999999999999999999\" has a port beyond 65535")]
     [InlineData("22,,25", "a port is missing")]
+    [InlineData("22-", "\"22-\" lacks a port number")]
+    [InlineData("localhost/22", "\"localhost/22\" is neither ports nor an address and ports")]
+    [InlineData("127.0.0.1%a.very.long.name/22", "\"a.very.long.name\" can't be the name of an interface")]
     [InlineData("80:nowhere/80", "\"nowhere\" is no address")]
     [InlineData("all:80", "\"80\" is no address")]
     public void A_refusal_says_what_is_wrong(string text, string reason) => Assert.Equal(reason, Refusal(text));
