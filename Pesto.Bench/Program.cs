@@ -1,9 +1,19 @@
+using Pesto.Bench.Compare;
 using Pesto.Bench.Traffic;
 
-return args switch
+try
 {
-    ["server", .. var rest] => TrafficVerbs.Server(rest),
-    ["load", .. var rest] => TrafficVerbs.Load(rest),
-    ["connect-loop", .. var rest] => TrafficVerbs.ConnectLoop(rest),
-    _ => 2,
-};
+    return args switch
+    {
+        ["compare", ..] => CompareVerb.Run(args),
+        ["server", .. var rest] => TrafficVerbs.Server(rest),
+        ["load", .. var rest] => TrafficVerbs.Load(rest),
+        ["connect-loop", .. var rest] => TrafficVerbs.ConnectLoop(rest),
+        _ => 2,
+    };
+}
+catch (Exception e) when (e is ArgumentException or FormatException or InvalidOperationException or Pesto.Linux.LinuxException)
+{
+    Console.Error.WriteLine(e.Message);
+    return 2;
+}
