@@ -6,6 +6,7 @@ try
     return args switch
     {
         ["compare", ..] => CompareVerb.Run(args),
+        ["syscalls", ..] => SystemCalls.Run(args),
         ["server", .. var rest] => TrafficVerbs.Server(rest),
         ["load", .. var rest] => TrafficVerbs.Load(rest),
         ["connect-loop", .. var rest] => TrafficVerbs.ConnectLoop(rest),

@@ -55,7 +55,13 @@ sealed class Child : IDisposable
             throw new InvalidOperationException($"said \"{line}\" instead of \"{wanted}\"");
     }
 
-    public bool WaitForEnd(double seconds) => this.process.WaitForExit(TimeSpan.FromSeconds(seconds));
+    /// <summary>Ends it as Ctrl-C does.</summary>
+    public void Interrupt()
+    {
+        _ = Linux.Libc.kill(this.process.Id, 2);
+        this.process.WaitForExit(5000);
+        this.Dispose();
+    }
 
     /// <summary>Asks it to end, then ends it, with all its descendants.</summary>
     public void Dispose()

@@ -65,9 +65,12 @@ sealed class CompareVerb
                 throw new ArgumentException($"{name}: no such load; there are {string.Join(", ", Load.All.Select(load => load.Name))}");
         }
 
-        // "update" is a load and the beginning of another one's name.
-        return [.. Load.All.Where(load => this.loads.Count == 0 || this.loads.Any(name => load.Name.StartsWith(name, StringComparison.Ordinal)))];
+        return [.. Load.All.Where(load => this.loads.Count == 0 || this.loads.Any(name => Names(name, load)))];
     }
+
+    // "update" is a load, and the beginning of another one's name.
+    static bool Names(string name, Load load) =>
+        Load.All.Any(other => other.Name == name) ? load.Name == name : load.Name.StartsWith(name, StringComparison.Ordinal);
 
     /// <summary>Those named, which must be there; or all that are there.</summary>
     public static List<Peer> ChosenPeers(IReadOnlyCollection<string> names)

@@ -47,7 +47,7 @@ sealed record Load(
         Datagram(1), Datagram(32),
         new("udp-flood", "UDP one way, 1,400 B", Transport.Udp, TrafficVerbs.UdpFlood, Server.UdpSink, 1, 0, "datagrams/s", Datagrams),
         new("udp-flood-gso", "UDP one way, 1,400 B, segmentation offload", Transport.Udp, TrafficVerbs.UdpFloodSegmented, Server.UdpSinkGro, 1, 0, "datagrams/s", Datagrams),
-        new("idle", "5,000 idle connections", Transport.Tcp, TrafficVerbs.Idle, Server.TcpEcho, 5000, 64, "KiB/connection", "", HigherIsBetter: false, Subject.Idle),
+        new("idle", "Resident size with 5,000 idle connections", Transport.Tcp, TrafficVerbs.Idle, Server.TcpEcho, 5000, 64, "MiB", "", HigherIsBetter: false, Subject.Idle),
         new("update", "Table updates while clients connect", Transport.Tcp, TrafficVerbs.Connect, Server.TcpEcho, 1, 64, "updates/s", "", Subject: Subject.Updates),
         new("update-10000", "Longest exchange while 10,000 ports come and go", Transport.Tcp, TrafficVerbs.TcpExchange, Server.TcpEcho, 1, 64, "ms", "",
             HigherIsBetter: false, Subject.LargeUpdate),

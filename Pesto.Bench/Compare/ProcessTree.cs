@@ -25,8 +25,14 @@ sealed class ProcessTree(int root, params string[] ignored)
         return members;
     }
 
-    /// <summary>Processor time, user and system, with that of children that ended.</summary>
-    public double CpuSeconds() => this.Members().Sum(id => Stat(id)?.Ticks ?? 0) / TicksPerSecond;
+    /// <summary>Processor time, user and system, with that of children and threads that ended.</summary>
+    public double CpuSeconds() => this.Members().Sum(id =>
+    {
+        // In whole ticks for a process, which says nothing about many small ones; in nanoseconds for a thread.
+        (_, _, long own, long children) = Stat(id) ?? ("", 0, 0, 0);
+        double threads = UnlessGone(() => Directory.EnumerateDirectories($"/proc/{id}/task").Sum(NanosecondsOf)) / 1e9;
+        return Math.Max(threads, own / TicksPerSecond) + (children / TicksPerSecond);
+    });
 
     /// <summary>Makes the highest resident size start from the present one.</summary>
     public void ResetPeak()
@@ -45,15 +51,21 @@ sealed class ProcessTree(int root, params string[] ignored)
 
     public int Descriptors() => this.Members().Sum(id => UnlessGone(() => Directory.EnumerateFileSystemEntries($"/proc/{id}/fd").Count()));
 
-    static (string Name, int Parent, long Ticks)? Stat(int id) => UnlessGone<(string, int, long)?>(() =>
+    /// <summary>Whether somebody traces all of them.</summary>
+    public bool IsTraced => this.Members().All(id => Field($"/proc/{id}/status", "TracerPid:") != 0);
+
+    static (string Name, int Parent, long Ticks, long ChildrensTicks)? Stat(int id) => UnlessGone<(string, int, long, long)?>(() =>
     {
         // "ID (NAME) STATE PARENT ...": the name may contain anything, but nothing after it contains a parenthesis.
         string text = File.ReadAllText($"/proc/{id}/stat");
         int open = text.IndexOf('(');
         int close = text.LastIndexOf(')');
         string[] fields = text[(close + 2)..].Split(' ');
-        return (text[(open + 1)..close], Number(fields[1]), fields[11..15].Sum(Number));
+        return (text[(open + 1)..close], Number(fields[1]), fields[11..13].Sum(Number), fields[13..15].Sum(Number));
     });
+
+    static long NanosecondsOf(string task) =>
+        UnlessGone(() => long.Parse(File.ReadAllText(task + "/schedstat").Split(' ')[0], CultureInfo.InvariantCulture));
 
     static int WriteClearRefs(int id)
     {

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net.Sockets;
 using System.Text.Json;
 using Pesto.Bench.Peers;
 using Pesto.Bench.Traffic;
@@ -54,37 +55,43 @@ sealed class Trial : IDisposable
     {
         this.Tree?.ResetPeak();
         int descriptors = this.Tree?.Descriptors() ?? 0;
+        double before = (this.Tree?.ProportionalKiB() ?? 0) / 1024.0;
         using Child client = this.StartClient(WarmUp);
         client.Expect("begin", StartLimit + WarmUp + (this.load.Subject == Subject.Idle ? 60 : 0));
         double cpu = this.Tree?.CpuSeconds() ?? 0;
-        (long bytes, long datagrams, long time) before = this.ServerCount();
+        (long bytes, long datagrams, long time) first = this.ServerCount();
         Sample extra = this.load.Subject switch
         {
-            Subject.Idle => this.Hold(client, descriptors),
+            Subject.Idle => this.Hold(client, descriptors, before),
             Subject.Updates => this.UpdateOverAndOver(),
             Subject.LargeUpdate => this.UpdateLarge(),
             _ => new(),
         };
         client.Expect("end", this.seconds + StartLimit);
         cpu = (this.Tree?.CpuSeconds() ?? 0) - cpu;
-        (long bytes, long datagrams, long time) after = this.ServerCount();
+        (long bytes, long datagrams, long time) last = this.ServerCount();
         Outcome outcome = JsonSerializer.Deserialize<Outcome>(client.Read(StartLimit))!;
-        if (outcome.Error != null)
-            return new() { Error = outcome.Error };
+        if ((outcome.Error ?? extra.Error) is { } error)
+            return new() { Error = error };
         long? peak = this.Tree?.PeakKiB();
-        double elapsed = (after.time - before.time) / 1e9;
+        double elapsed = (last.time - first.time) / 1e9;
         return this.load.Subject == Subject.Rate
-            ? this.Rate(outcome, after.bytes - before.bytes, after.datagrams - before.datagrams, elapsed, this.Tree == null ? null : cpu) with { PeakKiB = peak }
+            ? this.Rate(outcome, last.bytes - first.bytes, last.datagrams - first.datagrams, elapsed, this.Tree == null ? null : cpu) with { PeakKiB = peak }
             : this.Complete(extra, outcome) with { PeakKiB = peak };
     }
 
-    /// <summary>Runs the load without a warm-up and says how many exchanges or connections it completed, for who counts something else meanwhile.</summary>
-    public long Count()
+    /// <summary>Has somebody watch the forwarder while the load is on, and says how many exchanges or connections that saw.</summary>
+    /// <param name="attach">Begins watching; what it returns ends it.</param>
+    public double CountWhile(Func<ProcessTree, Action> attach)
     {
-        using Child client = this.StartClient(0);
-        client.Expect("begin", StartLimit);
-        client.Expect("end", this.seconds + StartLimit);
-        return JsonSerializer.Deserialize<Outcome>(client.Read(StartLimit))!.Count;
+        using Child client = this.StartClient(WarmUp);
+        client.Expect("begin", StartLimit + WarmUp);
+        Action detach = attach(this.Tree!);
+        (long bytes, _, _) = this.ServerCount();
+        Thread.Sleep(TimeSpan.FromSeconds(this.seconds / 2));
+        long exchanged = this.ServerCount().Bytes - bytes;
+        detach();
+        return (double)exchanged / this.load.Size;
     }
 
     Child StartClient(double warmUp)
@@ -143,16 +150,19 @@ sealed class Trial : IDisposable
         };
     }
 
-    Sample Hold(Child client, int descriptorsBefore)
+    Sample Hold(Child client, int descriptorsBefore, double before)
     {
         Thread.Sleep(200);
         ProcessTree tree = this.Tree!;
+        // Shared pages divided among those that share them: else a forwarder of many processes would be charged for each of them anew.
+        double now = tree.ProportionalKiB() / 1024.0;
         Sample result = new()
         {
+            Value = now,
             Others = new()
             {
-                ["proportional KiB"] = tree.ProportionalKiB(),
-                ["resident KiB"] = tree.ResidentKiB(),
+                ["MiB without connections"] = before,
+                ["MiB with shared pages"] = tree.ResidentKiB() / 1024.0,
                 ["descriptors"] = tree.Descriptors() - descriptorsBefore,
             },
         };
@@ -180,9 +190,26 @@ sealed class Trial : IDisposable
         control.Update(table, [ControlClient.Forward(FirstOfMany, FirstOfMany + ManyPorts - 1)]);
         double added = elapsed.Elapsed.TotalMilliseconds;
         Thread.Sleep(300);
+        bool open = Accepts(FirstOfMany + ManyPorts - 1);
         elapsed.Restart();
         control.Update(table, []);
+        if (!open)
+            return new() { Error = "the ports that were added are not open" };
         return new() { Others = new() { ["ms to add"] = added, ["ms to remove"] = elapsed.Elapsed.TotalMilliseconds } };
+    }
+
+    static bool Accepts(int port)
+    {
+        using TcpClient client = new();
+        try
+        {
+            client.Connect(Topology.Loopback, port);
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
     }
 
     Sample Complete(Sample extra, Outcome outcome)
@@ -193,7 +220,7 @@ sealed class Trial : IDisposable
             case Subject.Idle:
                 others["held"] = outcome.Count;
                 others["descriptors/connection"] = others["descriptors"] / outcome.Count;
-                return extra with { Value = others["proportional KiB"] / outcome.Count };
+                return extra;
             case Subject.Updates:
                 others["refused"] = outcome.Refused;
                 others["reset"] = outcome.Reset;

@@ -11,6 +11,7 @@ static unsafe class Exchanges
     {
         public int Fd;
         public int Received;
+        public bool Answered;
         public long Started;
     }
 
@@ -35,7 +36,8 @@ static unsafe class Exchanges
 
         long now = Stopwatch.GetTimestamp();
         long check = now + CheckEvery;
-        while (outcome.Error == null && measure.GoesOn(now))
+        int unanswered = count;
+        while (outcome.Error == null && measure.GoesOn(now, warm: unanswered == 0))
         {
             int ready = poller.Wait(50);
             for (int i = 0; i < ready; i++)
@@ -54,6 +56,8 @@ static unsafe class Exchanges
                     continue;
                 now = Stopwatch.GetTimestamp();
                 measure.Exchanged(channel->Started, now, size);
+                unanswered -= channel->Answered ? 0 : 1;
+                channel->Answered = true;
                 Begin(channel, buffer, size, now);
             }
 

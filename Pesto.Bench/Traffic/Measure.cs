@@ -50,11 +50,12 @@ sealed class Measure(double warmUp, double seconds, bool announced = true)
     public bool Running { get; private set; }
 
     /// <summary>Starts the measurement when it is time; false when it is over.</summary>
-    public bool GoesOn(long now)
+    /// <param name="warm">Whether the traffic is such as it will be: the warm-up waits for it.</param>
+    public bool GoesOn(long now, bool warm = true)
     {
         if (this.Running)
             return now - this.from < (long)(seconds * 1e9);
-        if (now >= this.begin)
+        if (warm && now >= this.begin)
         {
             if (announced)
                 Console.WriteLine("begin");
@@ -84,6 +85,9 @@ sealed class Measure(double warmUp, double seconds, bool announced = true)
         this.Outcome.P99 = this.histogram.Quantile(0.99) / 1e3;
         this.Outcome.Longest = this.histogram.Longest / 1e3;
         Console.WriteLine(JsonSerializer.Serialize(this.Outcome));
+        // Connections stay until all that is of interest was looked at.
+        if (announced)
+            _ = Console.ReadLine();
         return this.Outcome.Error == null ? 0 : 1;
     }
 }

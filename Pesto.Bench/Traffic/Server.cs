@@ -80,10 +80,10 @@ sealed unsafe class Server
         switch (this.mode)
         {
             case UdpEcho:
-                this.messages.SendBack(fd, Math.Max(0, this.messages.Receive(fd, withControl: false)));
+                this.messages.SendBack(fd, this.Count(fd));
                 break;
             case UdpSink or UdpSinkGro:
-                this.Count(fd);
+                _ = this.Count(fd);
                 break;
             case var _ when fd == this.socket:
                 this.Accept();
@@ -149,14 +149,16 @@ sealed unsafe class Server
 
     static void Close(int fd) => _ = Libc.close(fd);
 
-    void Count(int fd)
+    int Count(int fd)
     {
-        int n = this.messages.Receive(fd, withControl: this.mode == UdpSinkGro);
+        int n = Math.Max(0, this.messages.Receive(fd, withControl: this.mode == UdpSinkGro));
         for (int i = 0; i < n; i++)
         {
             uint length = this.messages.Length(i);
             this.bytes += length;
-            this.datagrams += this.mode == UdpSink || length == 0 ? 1 : (length + this.messages.SegmentSize(i) - 1) / this.messages.SegmentSize(i);
+            this.datagrams += this.mode == UdpSinkGro && length > 0 ? (length + this.messages.SegmentSize(i) - 1) / this.messages.SegmentSize(i) : 1;
         }
+
+        return n;
     }
 }
