@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Text;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -50,11 +51,11 @@ public static class Wire
     }
 
     /// <summary>Writes the head of a pif's listing; <paramref name="name"/> is ASCII of at most 127 bytes.</summary>
-    public static void WritePif(Span<byte> to, byte pif, ReadOnlySpan<byte> name, Capabilities capabilities, int rules)
+    public static void WritePif(Span<byte> to, byte pif, string name, Capabilities capabilities, int rules)
     {
         to[..PifSize].Clear();
         to[0] = pif;
-        name.CopyTo(to[1..]);
+        Encoding.ASCII.GetBytes(name, to[1..PifNameSize]);
         BinaryPrimitives.WriteUInt32BigEndian(to[(1 + PifNameSize)..], (uint)capabilities);
         BinaryPrimitives.WriteUInt32BigEndian(to[(1 + PifNameSize + 4)..], (uint)rules);
     }

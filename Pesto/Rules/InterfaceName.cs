@@ -16,20 +16,13 @@ public struct InterfaceName : IEquatable<InterfaceName>
 
     public readonly bool IsTerminated => ((ReadOnlySpan<byte>)this).Contains((byte)0);
 
-    /// <summary>Takes over a name of 1 to 15 bytes that the kernel would accept: not "." or "..", no slash, colon or white space.</summary>
+    /// <summary>Takes over a name of 1 to 15 bytes in UTF-8 that an interface can have: not "." or "..", no slash or white space.</summary>
     public static bool TryParse(ReadOnlySpan<char> text, out InterfaceName name)
     {
         name = default;
-        if (text.Length is 0 or >= Size || text is "." or "..")
+        if (text.Length is 0 or >= Size || text is "." or ".." || text.ContainsAny("/ \t\n\v\f\r\0"))
             return false;
-        foreach (char c in text)
-        {
-            if (c is '/' or ':' or <= ' ' or > '~')
-                return false;
-        }
-
-        Encoding.ASCII.GetBytes(text, name);
-        return true;
+        return Encoding.UTF8.TryGetBytes(text, ((Span<byte>)name)[..(Size - 1)], out _);
     }
 
     public readonly ReadOnlySpan<byte> Bytes

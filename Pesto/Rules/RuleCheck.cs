@@ -65,12 +65,12 @@ public static class RuleCheck
                 return RuleFault.DualStackWithAddress;
             if ((capabilities & (Capabilities.V4 | Capabilities.V6)) != (Capabilities.V4 | Capabilities.V6))
                 return RuleFault.DualStackNeedsBothFamilies;
-            return rule.Target.IsAny ? RuleFault.None : RuleFault.DualStackWithTarget;
+            return rule.Target.IsWildcard ? RuleFault.None : RuleFault.DualStackWithTarget;
         }
 
         if ((capabilities & (rule.Address.IsV4 ? Capabilities.V4 : Capabilities.V6)) == 0)
             return RuleFault.FamilyUnavailable;
-        if (rule.Target.IsAny)
+        if (rule.Target.IsWildcard)
             return RuleFault.None;
         if (rule.Target.IsV4 != rule.Address.IsV4)
             return RuleFault.TargetOfOtherFamily;

@@ -1,0 +1,62 @@
+using System.ComponentModel;
+using System.Diagnostics;
+
+namespace Pesto.Tests.Harness;
+
+/// <summary>A program with its arguments, and where and as whom it runs.</summary>
+sealed record Command(string Program, params string[] Arguments)
+{
+    static readonly TimeSpan LongestRun = TimeSpan.FromSeconds(30);
+
+    NetworkNamespace? Namespace { get; init; }
+
+    Account? Account { get; init; }
+
+    string Input { get; init; } = "";
+
+    public Command In(NetworkNamespace where) => this with { Namespace = where };
+
+    public Command As(Account? who) => this with { Account = who };
+
+    public Command WithInput(string text) => this with { Input = text };
+
+    /// <summary>Runs to the end, which must come within the time limit.</summary>
+    public Finished Run(TimeSpan? limit = null)
+    {
+        using BackgroundProcess process = this.Start();
+        process.Write(this.Input);
+        process.CloseInput();
+        return process.WaitForEnd(limit ?? LongestRun);
+    }
+
+    /// <summary>Runs what must succeed for the test to make sense.</summary>
+    public string RunOrFail()
+    {
+        Finished finished = this.Run();
+        Assert.True(finished.ExitStatus == 0, $"{this}: {finished}");
+        return finished.Output;
+    }
+
+    /// <summary>Starts it in a process group of its own, with its standard input left open.</summary>
+    public BackgroundProcess Start()
+    {
+        // Each of these replaces itself by the next, so that the process id is the program's in the end.
+        string[] words = ["setsid", .. this.Namespace?.EnterAs(this.Account) ?? [], .. this.Account?.Become ?? [], this.Program, .. this.Arguments];
+        ProcessStartInfo start = new(words[0], words[1..])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment["LC_ALL"] = "C";
+        return new BackgroundProcess(this, Process.Start(start) ?? throw new Win32Exception());
+    }
+
+    public override string ToString() => string.Join(' ', [this.Program, .. this.Arguments]);
+}
+
+/// <summary>How a program ended. The exit status is 128 and the signal's number for one that a signal ended.</summary>
+sealed record Finished(int ExitStatus, string Output, string Errors)
+{
+    public override string ToString() => $"exit status {this.ExitStatus}\n{this.Output}{this.Errors}";
+}

@@ -1,0 +1,24 @@
+using Mono.Unix;
+using Mono.Unix.Native;
+
+namespace Pesto.Tests.Harness;
+
+/// <summary>A test's own folder, gone with the test. Short, since a UNIX socket's path has room for 107 bytes.</summary>
+sealed class TempFolder : IDisposable
+{
+    public TempFolder()
+    {
+        this.Path = Directory.CreateTempSubdirectory("pesto-test-").FullName;
+        // Open to an ordinary user's processes, which some tests start.
+        Syscall.chmod(this.Path, NativeConvert.FromOctalPermissionString("755"));
+    }
+
+    public string Path { get; }
+
+    /// <summary>The path of a file in here.</summary>
+    public string this[string name] => System.IO.Path.Combine(this.Path, name);
+
+    public void GiveTo(Account account) => new UnixDirectoryInfo(this.Path).SetOwner(account.Id, account.Id);
+
+    public void Dispose() => Directory.Delete(this.Path, recursive: true);
+}

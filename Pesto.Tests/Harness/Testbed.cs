@@ -1,0 +1,107 @@
+using System.Net.Sockets;
+
+namespace Pesto.Tests.Harness;
+
+/// <summary>One test's own little world: a host, a container on it, and a folder. Client and forwarder run on the host.</summary>
+sealed class Testbed : IDisposable
+{
+    public Testbed(Account? owner = null)
+    {
+        this.Owner = owner;
+        this.Host = NetworkNamespace.Create();
+        this.Container = owner == null ? NetworkNamespace.Create() : NetworkNamespace.CreateContainer(this.Host, owner);
+        if (owner != null)
+            this.Folder.GiveTo(owner);
+    }
+
+    /// <summary>Whose container it is, and who runs the forwarder; none for root.</summary>
+    public Account? Owner { get; }
+
+    public NetworkNamespace Host { get; }
+
+    public NetworkNamespace Container { get; }
+
+    public TempFolder Folder { get; } = new();
+
+    /// <summary>A `pesto` on the host.</summary>
+    public Command Pesto(params string[] arguments) => new Command(Programs.Pesto, arguments).In(this.Host).As(this.Owner);
+
+    /// <summary>Starts `pesto serve` and waits until it answers.</summary>
+    public RunningForwarder Serve(params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
+    }
+
+    /// <summary>
+    /// Starts the real pasta, which forwards nothing until it is told to. Limited to splicing, it needs no uplink and leaves
+    /// the container's network as it is.
+    /// </summary>
+    public RunningForwarder ServeRealPasta()
+    {
+        string control = this.Folder["control"];
+        // As root it would change to "nobody", who may not enter the container.
+        string[] target = this.Owner == null ? ["--runas", "0", "--netns", this.Container.Name!] : [$"{this.Container.HolderId}"];
+        Command pasta = new(Programs.RealPasta, ["-f", "-c", control, "--splice-only", "-t", "none", "-u", "none", "-T", "none", "-U", "none", .. target]);
+        return new RunningForwarder(this, control, pasta.In(this.Host).As(this.Owner).Start());
+    }
+
+    public void Dispose()
+    {
+        this.Container.Dispose();
+        this.Host.Dispose();
+        this.Folder.Dispose();
+    }
+}
+
+/// <summary>A running forwarder, ours or the real pasta, behind its control socket.</summary>
+sealed class RunningForwarder : IDisposable
+{
+    readonly Testbed bed;
+
+    public RunningForwarder(Testbed bed, string control, BackgroundProcess process)
+    {
+        this.bed = bed;
+        this.Control = control;
+        this.Process = process;
+        try
+        {
+            process.WaitUntil(this.Listens, "it listens on its control socket");
+        }
+        catch
+        {
+            process.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The path of its control socket.</summary>
+    public string Control { get; }
+
+    public BackgroundProcess Process { get; }
+
+    /// <summary>What our client does with it, given these options.</summary>
+    public Finished Pesto(params string[] options) => this.bed.Pesto([.. options, this.Control]).Run();
+
+    /// <summary>What the real client does with it.</summary>
+    public Finished RealPesto(params string[] options) =>
+        new Command(Programs.RealPesto, [.. options, this.Control]).In(this.bed.Host).As(this.bed.Owner).Run();
+
+    bool Listens()
+    {
+        if (!File.Exists(this.Control))
+            return false;
+        try
+        {
+            using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            socket.Connect(new UnixDomainSocketEndPoint(this.Control));
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
+
+    public void Dispose() => this.Process.Dispose();
+}

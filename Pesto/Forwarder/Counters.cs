@@ -1,0 +1,30 @@
+namespace Pesto.Forwarder;
+
+/// <summary>What the forwarder has done since it started. Only the loop's thread touches them.</summary>
+public sealed class Counters
+{
+    public long TcpOpen;
+    public long TcpTotal;
+
+    /// <summary>Connections reset because the target could not be reached or refused.</summary>
+    public long Refused;
+
+    /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
+    public long Shed;
+
+    /// <summary>From client to target, in bytes.</summary>
+    public long BytesIn;
+
+    /// <summary>From target to client, in bytes.</summary>
+    public long BytesOut;
+
+    public long Commits;
+    public long Rollbacks;
+    public long SocketsOpened;
+    public long SocketsStolen;
+    public long SocketsParked;
+    public long SocketsClosed;
+
+    /// <summary>Listening sockets that a table wanted and that could not be had.</summary>
+    public long SocketsFailed;
+}

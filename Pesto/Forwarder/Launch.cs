@@ -1,0 +1,64 @@
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// How the forwarder comes to run. The runtime has threads before the first line of the program, which is too late to
+/// block signals in all of them, to join a user namespace or to fork. So the program checks its command line and then
+/// executes itself again, with signals blocked from the first moment: in the same process in the foreground, in a child
+/// in the background, of which it waits to hear that everything listens.
+/// </summary>
+public static class Launch
+{
+    const string StageVariable = "PESTO_READY_FD";
+
+    /// <summary>What the forwarder reads from its signal descriptor.</summary>
+    public static ReadOnlySpan<int> Signals => [Processes.Interrupt, Processes.Terminate, Processes.HangUp, Processes.User1];
+
+    /// <summary>True in the program that is to serve; false in the one that launches it.</summary>
+    public static bool IsFinalStage => Environment.GetEnvironmentVariable(StageVariable) is not null;
+
+    /// <summary>Executes the forwarder; returns, with an exit status, only in the background or on failure.</summary>
+    /// <param name="prefix">A command that enters a user namespace and executes what follows it, or nothing.</param>
+    public static int Again(bool background, ReadOnlySpan<string> prefix, ReadOnlySpan<string> arguments)
+    {
+        Files.ReadLink("/proc/self/exe", out string self).OrThrow("finding this program (/proc/self/exe)");
+        string[] command = [.. prefix, self, "serve", .. arguments];
+        Processes.Block(Signals);
+        if (background)
+            return Detach(command);
+        Processes.Execute(command[0], command, [(StageVariable, "-")]).OrThrow($"executing {command[0]}");
+        return 1;
+    }
+
+    static int Detach(string[] command)
+    {
+        Descriptors.WaitablePipe(out int read, out int write).OrThrow("creating a pipe");
+        Descriptors.SetCloseOnExec(write, false).OrThrow("passing on a pipe");
+        int child = Processes.StartDetached(command[0], command, [(StageVariable, $"{write}")]).OrThrow($"starting {command[0]}");
+        Descriptors.Close(write);
+        Span<byte> ready = stackalloc byte[1];
+        if (Descriptors.Read(read, ready) is { Ok: true, Value: 1 })
+            return 0;
+        Result status = Processes.Wait(child);
+        return status.Ok && status.Value != 0 ? status.Value : 1;
+    }
+
+    /// <summary>Tells who waits for it that everything listens, and lets go of the terminal.</summary>
+    public static void Ready()
+    {
+        string? waiting = Environment.GetEnvironmentVariable(StageVariable);
+        if (waiting is null || !int.TryParse(waiting, out int fd))
+            return;
+        Result none = Files.Open("/dev/null", Files.ReadWrite);
+        if (none.Ok)
+        {
+            for (int standard = 0; standard <= 2; standard++)
+                _ = Descriptors.Duplicate(none.Value, standard).Ok;
+            Descriptors.Close(none.Value);
+        }
+
+        _ = Descriptors.WriteAll(fd, "R"u8).Ok;
+        Descriptors.Close(fd);
+    }
+}

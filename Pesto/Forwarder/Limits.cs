@@ -1,0 +1,60 @@
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// What happens when the system has no more to give: descriptors, memory, ports. It is a state and not a crash: new
+/// connections wait in the kernel, existing ones go on, one line says so, and it is tried again when something was
+/// given back, or after a while.
+/// </summary>
+public sealed class Limits : ITimed
+{
+    const long RetryMilliseconds = 100;
+    const long SayAgainMilliseconds = 10_000;
+
+    readonly Loop loop;
+    long retryAt = long.MaxValue;
+    long saidAt = long.MinValue / 2;
+
+    public Limits(Loop loop)
+    {
+        this.loop = loop;
+        loop.AddTimed(this);
+    }
+
+    /// <summary>True while new connections are left waiting in the kernel.</summary>
+    public bool Full => this.retryAt != long.MaxValue;
+
+    /// <summary>Called when accepting may go on.</summary>
+    public Action? Recovered { get; set; }
+
+    /// <summary>Says what to add to the line: how much there is of everything.</summary>
+    public Func<string>? Numbers { get; set; }
+
+    public bool IsExhaustion(Errno error) => error is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM or Errno.ENOSPC;
+
+    public void Reached(string what, Errno error)
+    {
+        this.retryAt = this.loop.Now + RetryMilliseconds;
+        if (this.loop.Now - this.saidAt < SayAgainMilliseconds)
+            return;
+        this.saidAt = this.loop.Now;
+        string reason = error == Errno.None ? "none left" : error.Text();
+        Log.Warn($"limit reached: {what}: {reason} ({this.Numbers?.Invoke()}); new connections wait, existing ones go on");
+    }
+
+    /// <summary>Something was given back.</summary>
+    public void Released()
+    {
+        if (this.Full)
+            this.retryAt = 0;
+    }
+
+    public long Deadline => this.retryAt;
+
+    public void OnTime(long now)
+    {
+        this.retryAt = long.MaxValue;
+        this.Recovered?.Invoke();
+    }
+}

@@ -1,0 +1,143 @@
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>Accepts what comes to the listening sockets and hands it to the flows, with the target that the socket's rule names.</summary>
+public sealed unsafe class Acceptor : IEventHandler
+{
+    /// <summary>The most that are accepted from one socket before others get their turn.</summary>
+    const int FairShare = 16;
+
+    readonly Loop loop;
+    readonly Tables tables;
+    readonly Listeners listeners;
+    readonly TcpFlows tcp;
+    readonly Limits limits;
+    readonly Targets targets;
+    readonly Counters counters;
+    readonly int kind;
+
+    public Acceptor(Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, Limits limits, Targets targets, Counters counters)
+    {
+        this.loop = loop;
+        this.tables = tables;
+        this.listeners = listeners;
+        this.tcp = tcp;
+        this.limits = limits;
+        this.targets = targets;
+        this.counters = counters;
+        this.kind = loop.AddHandler(this);
+        limits.Recovered = this.ArmAll;
+    }
+
+    /// <summary>What came of accepting from a socket.</summary>
+    public enum Accepted
+    {
+        /// <summary>Nothing waits there any more.</summary>
+        All,
+
+        /// <summary>There may be more.</summary>
+        Some,
+
+        /// <summary>A limit was reached.</summary>
+        Full,
+    }
+
+    public void OnEvents(EventKey key, Events events)
+    {
+        int index = key.Index;
+        if (!key.IsOf(this.listeners.Generation(index)))
+            return;
+        Rule* rule = this.RuleInForce(index);
+        // A parked socket, or one that is new: its connections wait in the kernel. The event would come again and again.
+        if (rule == null || this.limits.Full)
+            this.Disarm(index);
+        else
+            _ = this.Accept(index, rule, FairShare);
+    }
+
+    /// <summary>The active rule by which a socket is served, or null.</summary>
+    public Rule* RuleInForce(int index)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        int rule = listener->Rule[this.tables.Active];
+        if (rule < 0)
+            rule = listener->Lent;
+        return rule < 0 ? null : this.tables.Rule(listener->Pif, this.tables.Active, rule);
+    }
+
+    /// <summary>Accepts up to so many connections and forwards them by the rule.</summary>
+    public Accepted Accept(int index, Rule* rule, int most)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        Side side = this.tables.Pifs[listener->Pif].Connects;
+        ushort port = rule->TargetPort(listener->Port);
+        for (int i = 0; i < most; i++)
+        {
+            bool isV4 = listener->Address.IsV4;
+            Result accepted;
+            if (listener->DualStack)
+            {
+                accepted = Sockets.Accept(listener->Fd, out SocketAddress peer);
+                isV4 = peer.Address.IsV4;
+            }
+            else
+            {
+                accepted = Sockets.Accept(listener->Fd);
+            }
+
+            if (accepted.Ok)
+            {
+                SocketAddress target = this.targets.Of(rule->Target, isV4, port);
+                this.tcp.Add(accepted.Value, side, in target);
+                if (this.limits.Full)
+                    return Accepted.Full;
+            }
+            else if (accepted.Is(Errno.EAGAIN))
+            {
+                return Accepted.All;
+            }
+            else if (this.limits.IsExhaustion(accepted.Error))
+            {
+                this.limits.Reached("accepting connections", accepted.Error);
+                this.Disarm(index);
+                return Accepted.Full;
+            }
+
+            // Anything else is an error of the one connection, which is gone already: ECONNABORTED, EPROTO, a network that went down.
+        }
+
+        return Accepted.Some;
+    }
+
+    /// <summary>Asks for the events of a socket.</summary>
+    public void Arm(int index)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        if (listener->Armed)
+            return;
+        Result watched = this.loop.Epoll.Watch(listener->Fd, Events.In, new EventKey(this.kind, index, this.listeners.Generation(index)).Word);
+        listener->Armed = watched.Ok;
+        if (!watched.Ok)
+            this.limits.Reached("watched descriptors", watched.Error);
+    }
+
+    public void Disarm(int index)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        if (!listener->Armed)
+            return;
+        listener->Armed = false;
+        _ = this.loop.Epoll.Forget(listener->Fd).Ok;
+    }
+
+    void ArmAll()
+    {
+        for (int i = 0; i < this.listeners.High; i++)
+        {
+            if (this.listeners.Exists(i) && this.RuleInForce(i) != null)
+                this.Arm(i);
+        }
+    }
+}

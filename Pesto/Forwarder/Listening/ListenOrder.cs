@@ -1,0 +1,74 @@
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>A listening socket to be opened, and then what became of it. Opening touches nothing else, so any thread may do it.</summary>
+public struct ListenOrder
+{
+    const int Backlog = 4096;
+
+    public Address Address;
+    public InterfaceName Interface;
+    public ushort Port;
+    public IpProtocol Protocol;
+
+    /// <summary>One socket for both families; the address is then "::".</summary>
+    public bool DualStack;
+
+    /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
+    public bool Handover;
+
+    /// <summary>Takes an address that the host does not have (yet).</summary>
+    public bool FreeBind;
+
+    /// <summary>The socket, listening, or why there is none.</summary>
+    public Result Outcome;
+
+    public void Open()
+    {
+        Result socket = this.Protocol == IpProtocol.Tcp ? Sockets.Tcp(this.Family) : Sockets.Udp(this.Family);
+        if (!socket.Ok)
+        {
+            this.Outcome = socket;
+            return;
+        }
+
+        Result ready = this.Prepare(socket.Value);
+        if (ready.Ok)
+        {
+            this.Outcome = socket;
+            return;
+        }
+
+        Descriptors.Close(socket.Value);
+        this.Outcome = ready;
+    }
+
+    readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
+
+    readonly Result Prepare(int fd)
+    {
+        Result done = this.Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
+        if (done.Ok && this.Handover)
+            done = Sockets.SetReusePort(fd, true);
+        if (done.Ok && this.Family == SocketAddress.V6)
+            done = Sockets.SetV6Only(fd, !this.DualStack);
+        if (done.Ok && this.FreeBind)
+            done = Sockets.SetFreeBind(fd, this.Family);
+        if (done.Ok && !this.Interface.IsEmpty)
+            done = Sockets.BindToDevice(fd, this.Interface.Bytes);
+        if (!done.Ok)
+            return done;
+
+        uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(this.Interface.Bytes) : 0;
+        SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
+        done = Sockets.Bind(fd, in address);
+        if (!done.Ok || this.Protocol != IpProtocol.Tcp)
+            return done;
+
+        // Connections that are accepted have this from their listening socket: two calls saved for each.
+        done = Sockets.SetNoDelay(fd);
+        return done.Ok ? Sockets.Listen(fd, Backlog) : done;
+    }
+}

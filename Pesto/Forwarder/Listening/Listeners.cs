@@ -1,0 +1,141 @@
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// The listening sockets, found by what they listen on. Each knows by which rule of either set of tables it is wanted,
+/// so making the other set the active one changes what all of them do, in one step.
+/// </summary>
+public sealed unsafe class Listeners
+{
+    readonly Slots<Listener> slots;
+    readonly NativeArray<int> buckets;
+    readonly int mask;
+
+    public Listeners(int capacity)
+    {
+        this.slots = new(capacity);
+        int size = 1;
+        while (size < capacity * 2)
+            size *= 2;
+        this.mask = size - 1;
+        this.buckets = new(size);
+        this.buckets.Span.Fill(-1);
+    }
+
+    public struct Listener
+    {
+        public Address Address;
+        public InterfaceName Interface;
+        public int Fd;
+        public ushort Port;
+        public IpProtocol Protocol;
+        public byte Pif;
+        public bool DualStack;
+
+        /// <summary>Events of the socket are asked for.</summary>
+        public bool Armed;
+
+        /// <summary>No new connection comes to the socket any more: it is about to be closed.</summary>
+        public bool Deaf;
+
+        /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
+        public fixed short Rule[2];
+
+        /// <summary>
+        /// The rule of the active set that serves it though it wants another socket, because this one overlaps that and
+        /// stands in its light until it is closed; -1 for none.
+        /// </summary>
+        public short Lent;
+
+        /// <summary>The next one in its bucket, or -1.</summary>
+        public int Next;
+    }
+
+    public Listener* this[int index] => this.slots[index];
+
+    public int Count => this.slots.Count;
+
+    public int Capacity => this.slots.Capacity;
+
+    /// <summary>One more than the highest index in use.</summary>
+    public int High => this.slots.High;
+
+    public bool Exists(int index) => this.slots.IsTaken(index);
+
+    public uint Generation(int index) => this.slots.Generation(index);
+
+    /// <summary>The first socket of this pif, protocol and port, whatever its address; go on with <see cref="NextOnPort"/>.</summary>
+    public int FirstOnPort(int pif, IpProtocol protocol, ushort port) => this.Matching(this.buckets[this.Bucket(pif, protocol, port)], pif, protocol, port);
+
+    public int NextOnPort(int index)
+    {
+        Listener* listener = this.slots[index];
+        return this.Matching(listener->Next, listener->Pif, listener->Protocol, listener->Port);
+    }
+
+    int Matching(int index, int pif, IpProtocol protocol, ushort port)
+    {
+        while (index >= 0)
+        {
+            Listener* listener = this.slots[index];
+            if (listener->Port == port && listener->Protocol == protocol && listener->Pif == pif)
+                return index;
+            index = listener->Next;
+        }
+
+        return -1;
+    }
+
+    /// <summary>The socket that listens on just what the rule wants at this port, or -1.</summary>
+    public int Find(int pif, in Rule rule, ushort port)
+    {
+        int index = this.FirstOnPort(pif, rule.Protocol, port);
+        while (index >= 0)
+        {
+            Listener* listener = this.slots[index];
+            if (listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface) && !listener->Deaf)
+                return index;
+            index = this.NextOnPort(index);
+        }
+
+        return -1;
+    }
+
+    /// <summary>Takes in an open socket, wanted by no rule yet; -1 if there is no place left.</summary>
+    public int Add(int pif, in ListenOrder order)
+    {
+        int index = this.slots.Take();
+        if (index < 0)
+            return -1;
+        Listener* listener = this.slots[index];
+        listener->Address = order.Address;
+        listener->Interface = order.Interface;
+        listener->Fd = order.Outcome.Value;
+        listener->Port = order.Port;
+        listener->Protocol = order.Protocol;
+        listener->Pif = (byte)pif;
+        listener->DualStack = order.DualStack;
+        listener->Rule[0] = listener->Rule[1] = listener->Lent = -1;
+        int bucket = this.Bucket(pif, order.Protocol, order.Port);
+        listener->Next = this.buckets[bucket];
+        this.buckets[bucket] = index;
+        return index;
+    }
+
+    /// <summary>Closes a socket and forgets it.</summary>
+    public void Close(int index)
+    {
+        Listener* listener = this.slots[index];
+        int* link = this.buckets.Pointer + this.Bucket(listener->Pif, listener->Protocol, listener->Port);
+        while (*link != index)
+            link = &this.slots[*link]->Next;
+        *link = listener->Next;
+        Descriptors.Close(listener->Fd);
+        this.slots.Return(index);
+    }
+
+    // Ports of a rule follow each other, so they are spread by themselves; the rest only has to keep pifs and protocols apart.
+    int Bucket(int pif, IpProtocol protocol, ushort port) => (port + (pif * 0x5555) + (protocol == IpProtocol.Udp ? 0x3333 : 0)) & this.mask;
+}

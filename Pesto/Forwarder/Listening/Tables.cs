@@ -1,0 +1,89 @@
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// The rules of every pif, twice: the active tables, which are in force, and the shadow tables, which are being
+/// received, or which were in force before until their sockets are gone. Which is which is one number.
+/// </summary>
+public sealed unsafe class Tables
+{
+    readonly NativeArray<Rule> rules = new(2 * PifCount * RuleCheck.MostRules);
+    readonly NativeArray<int> counts = new(2 * PifCount);
+    readonly PifEntry[] pifs;
+
+    /// <summary>The most pifs that there can be; each has a place of its own, whether it is offered or not.</summary>
+    public const int PifCount = 2;
+
+    public Tables(params PifEntry[] pifs) => this.pifs = pifs;
+
+    /// <param name="Number">The pif's number in the control protocol.</param>
+    /// <param name="Name">ASCII.</param>
+    /// <param name="Listens">Where its listening sockets are.</param>
+    /// <param name="Connects">Where its targets are.</param>
+    public sealed record PifEntry(byte Number, string Name, Capabilities Capabilities, Side Listens, Side Connects);
+
+    /// <summary>The pifs offered, in the order in which they are listed; their place here is their index.</summary>
+    public ReadOnlySpan<PifEntry> Pifs => this.pifs;
+
+    /// <summary>0 or 1: which of the two sets is in force.</summary>
+    public int Active { get; private set; }
+
+    public int Shadow => 1 - this.Active;
+
+    public ReadOnlySpan<Rule> Rules(int pif, int set) => new(this.Place(pif, set), this.counts[(set * PifCount) + pif]);
+
+    public Rule* Rule(int pif, int set, int index) => this.Place(pif, set) + index;
+
+    Rule* Place(int pif, int set) => this.rules.Pointer + (((set * PifCount) + pif) * RuleCheck.MostRules);
+
+    public void Switch() => this.Active = 1 - this.Active;
+
+    public void ClearShadow()
+    {
+        for (int pif = 0; pif < this.pifs.Length; pif++)
+            this.counts[(this.Shadow * PifCount) + pif] = 0;
+    }
+
+    /// <summary>Adds a rule to a shadow table if it is valid there.</summary>
+    /// <param name="conflicting">The position of the rule it conflicts with, or -1.</param>
+    public RuleFault AddToShadow(int pif, in Rule rule, out int conflicting)
+    {
+        conflicting = -1;
+        RuleFault fault = RuleCheck.Check(in rule, this.pifs[pif].Capabilities);
+        if (fault == RuleFault.None)
+            fault = RuleCheck.CheckAgainst(this.Rules(pif, this.Shadow), in rule, out conflicting);
+        if (fault != RuleFault.None)
+            return fault;
+        ref int count = ref this.counts[(this.Shadow * PifCount) + pif];
+        *this.Rule(pif, this.Shadow, count++) = rule;
+        return RuleFault.None;
+    }
+
+    /// <summary>The index of the pif that has this number in the protocol, or -1.</summary>
+    public int IndexOf(byte number)
+    {
+        for (int i = 0; i < this.pifs.Length; i++)
+        {
+            if (this.pifs[i].Number == number)
+                return i;
+        }
+
+        return -1;
+    }
+
+    /// <summary>How many listening sockets a set of tables wants.</summary>
+    public int SocketsWanted(int set)
+    {
+        int wanted = 0;
+        for (int pif = 0; pif < this.pifs.Length; pif++)
+        {
+            foreach (ref readonly Rule rule in this.Rules(pif, set))
+                wanted += rule.Ports;
+        }
+
+        return wanted;
+    }
+}

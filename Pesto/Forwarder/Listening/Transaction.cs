@@ -1,0 +1,407 @@
+using System.Diagnostics;
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// Makes the shadow tables the active ones, a slice at a time between iterations of the loop. Sockets that both want
+/// are stolen: they go on as they are. What only the new tables want is opened before the switch; what only the old
+/// ones want is parked until the end and then retired: it gets no new connections, those that wait are served by their
+/// old rule, and only then it is closed. Rolling back is the same in the other direction.
+/// </summary>
+public sealed unsafe class Transaction : ITimed
+{
+    /// <summary>How long a slice may hold up traffic, in nanoseconds.</summary>
+    const long SliceBudget = 500_000;
+
+    /// <summary>Sockets that are looked at before the clock is.</summary>
+    const int Stride = 64;
+
+    const int MostFailures = 1024;
+    const long RetryMilliseconds = 10;
+
+    readonly Loop loop;
+    readonly Tables tables;
+    readonly Listeners listeners;
+    readonly Acceptor acceptor;
+    readonly Counters counters;
+    readonly bool freeBind;
+    readonly NativeArray<Failure> failures = new(MostFailures);
+    readonly ListenOrder[] orders = new ListenOrder[Side.MostListeners];
+    readonly int[] orderedBy = new int[Side.MostListeners];
+
+    Phase phase;
+    Action? whenDone;
+    long wakeAt = long.MaxValue;
+    bool endAtOnce;
+
+    // Where the walk over tables (opening) or sockets (all else) has got to.
+    int atPif;
+    int atRule;
+    int atPort;
+    int atSocket;
+
+    // Of the weak rule whose ports are being opened.
+    (int Pif, int Rule, int Count, Errno Error) weakFailures;
+
+    public Transaction(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, bool freeBind)
+    {
+        this.loop = loop;
+        this.tables = tables;
+        this.listeners = listeners;
+        this.acceptor = acceptor;
+        this.counters = counters;
+        this.freeBind = freeBind;
+        loop.AddTimed(this);
+    }
+
+    enum Phase
+    {
+        /// <summary>No transaction.</summary>
+        None,
+
+        /// <summary>Finding and opening what the shadow tables want.</summary>
+        Opening,
+
+        /// <summary>The switch is made; sockets begin to be served by their new rules.</summary>
+        Arming,
+
+        /// <summary>Applied: waits for commit or rollback.</summary>
+        Applied,
+
+        /// <summary>Closing what the active tables do not want.</summary>
+        Retiring,
+    }
+
+    /// <summary>A listening socket that a table wants and that could not be opened.</summary>
+    public struct Failure
+    {
+        public int Pif;
+        public int Rule;
+        public ushort Port;
+        public Errno Error;
+    }
+
+    public bool IsIdle => this.phase == Phase.None;
+
+    /// <summary>
+    /// How many sockets could not be opened. Those of weak rules don't count, unless such a rule got none at all, which
+    /// counts once.
+    /// </summary>
+    public int FailureCount { get; private set; }
+
+    /// <summary>The first of them, at most 1,024.</summary>
+    public ReadOnlySpan<Failure> Failures => this.failures.Span[..Math.Min(this.FailureCount, MostFailures)];
+
+    public int Opened { get; private set; }
+
+    public int Stolen { get; private set; }
+
+    public int Closed { get; private set; }
+
+    /// <summary>Begins to apply the shadow tables. When that is done, the callback comes; then <see cref="Commit"/> or <see cref="Rollback"/> ends it.</summary>
+    /// <param name="commit">Commit as soon as it is applied, and call back only when all is over.</param>
+    public void Apply(bool commit, Action whenDone)
+    {
+        Debug.Assert(this.phase == Phase.None, "one transaction at a time");
+        this.FailureCount = this.Opened = this.Stolen = this.Closed = 0;
+        this.atPif = this.atRule = this.atPort = 0;
+        this.weakFailures = default;
+        this.endAtOnce = commit;
+        this.whenDone = whenDone;
+        this.Enter(Phase.Opening);
+    }
+
+    /// <summary>Ends the transaction with the new tables in force; the callback comes when the old sockets are gone.</summary>
+    public void Commit(Action whenDone)
+    {
+        Debug.Assert(this.phase == Phase.Applied, "nothing to commit");
+        this.counters.Commits++;
+        this.whenDone = whenDone;
+        this.Enter(Phase.Retiring);
+    }
+
+    /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
+    public void Rollback(Action whenDone)
+    {
+        Debug.Assert(this.phase == Phase.Applied, "nothing to roll back");
+        this.counters.Rollbacks++;
+        this.tables.Switch();
+        this.whenDone = whenDone;
+        this.Enter(Phase.Retiring);
+    }
+
+    /// <summary>Carries out a whole commit without a loop: at start-up, when there is no traffic yet.</summary>
+    public void RunToEnd()
+    {
+        while (this.phase != Phase.None)
+            this.OnTime(this.loop.Now);
+    }
+
+    void Enter(Phase next)
+    {
+        this.phase = next;
+        this.atSocket = 0;
+        this.wakeAt = next is Phase.None or Phase.Applied ? long.MaxValue : 0;
+    }
+
+    public long Deadline => this.wakeAt;
+
+    public void OnTime(long now)
+    {
+        long end = Clock.Nanoseconds + SliceBudget;
+        this.wakeAt = 0;
+        do
+        {
+            switch (this.phase)
+            {
+                case Phase.Opening:
+                    this.OpenSome();
+                    break;
+                case Phase.Arming:
+                    this.ArmSome();
+                    break;
+                case Phase.Retiring:
+                    this.RetireSome(now);
+                    break;
+                case Phase.None:
+                case Phase.Applied:
+                default:
+                    this.wakeAt = long.MaxValue;
+                    return;
+            }
+        }
+        while (this.wakeAt == 0 && Clock.Nanoseconds < end);
+    }
+
+    /// <summary>Looks up what the shadow tables want, until as many sockets are missing as are opened at once, or the tables end.</summary>
+    void OpenSome()
+    {
+        int shadow = this.tables.Shadow;
+        int ordered = 0;
+        int looked = 0;
+        int pif = this.atPif;
+        while (pif < this.tables.Pifs.Length)
+        {
+            ReadOnlySpan<Rule> rules = this.tables.Rules(pif, shadow);
+            if (this.atRule >= rules.Length)
+            {
+                // The sockets of one order are all of one side.
+                this.Open(pif, ordered);
+                ordered = 0;
+                pif = ++this.atPif;
+                this.atRule = 0;
+                continue;
+            }
+
+            ref readonly Rule rule = ref rules[this.atRule];
+            if (this.atPort < rule.First)
+                this.atPort = rule.First;
+            if (this.atPort > rule.Last)
+            {
+                this.atRule++;
+                this.atPort = 0;
+                continue;
+            }
+
+            int found = this.listeners.Find(pif, in rule, (ushort)this.atPort);
+            if (found >= 0)
+            {
+                this.listeners[found]->Rule[shadow] = (short)this.atRule;
+                this.Stolen++;
+            }
+            else
+            {
+                this.orderedBy[ordered] = this.atRule;
+                this.orders[ordered++] = this.Order(in rule, (ushort)this.atPort);
+            }
+
+            this.atPort++;
+            if (ordered == Side.MostListeners || ++looked == Stride)
+            {
+                this.Open(pif, ordered);
+                return;
+            }
+        }
+
+        this.Switch();
+    }
+
+    ListenOrder Order(in Rule rule, ushort port) => new()
+    {
+        Address = rule.Address,
+        Interface = rule.Interface,
+        Port = port,
+        Protocol = rule.Protocol,
+        DualStack = rule.IsDualStack,
+        FreeBind = this.freeBind,
+    };
+
+    void Open(int pif, int count)
+    {
+        if (count == 0)
+            return;
+        Side side = this.tables.Pifs[pif].Listens;
+        side.Listen(this.orders.AsSpan(0, count));
+        for (int i = 0; i < count; i++)
+        {
+            ref ListenOrder order = ref this.orders[i];
+            int rule = this.orderedBy[i];
+            if (order.Outcome.Is(Errno.EADDRINUSE))
+                this.TakeOver(side, pif, rule, ref order);
+            int index = order.Outcome.Ok ? this.listeners.Add(pif, in order) : -1;
+            if (index >= 0)
+            {
+                this.listeners[index]->Rule[this.tables.Shadow] = (short)rule;
+                this.Opened++;
+                this.counters.SocketsOpened++;
+                continue;
+            }
+
+            if (order.Outcome.Ok)
+            {
+                Descriptors.Close(order.Outcome.Value);
+                order.Outcome = Result.From(Errno.EMFILE);
+            }
+
+            this.AddFailure(pif, rule, order.Port, order.Outcome.Error);
+        }
+    }
+
+    /// <summary>
+    /// A port that is taken, perhaps by a socket of ours that the new tables do not want and that overlaps the new one.
+    /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
+    /// else can. Until it is closed, the old socket is served by the new rule, since it gets the connections.
+    /// </summary>
+    void TakeOver(Side side, int pif, int rule, ref ListenOrder order)
+    {
+        int old = 0;
+        for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
+        {
+            if (!Overlap(this.listeners[i], in order))
+                continue;
+            if (Sockets.SetReusePort(this.listeners[i]->Fd, true).Ok)
+                old++;
+        }
+
+        if (old == 0)
+            return;
+        order.Handover = true;
+        side.Listen(new Span<ListenOrder>(ref order));
+        if (order.Outcome.Ok)
+            _ = Sockets.SetReusePort(order.Outcome.Value, false).Ok;
+        for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
+        {
+            Listeners.Listener* listener = this.listeners[i];
+            if (!Overlap(listener, in order))
+                continue;
+            _ = Sockets.SetReusePort(listener->Fd, false).Ok;
+            if (order.Outcome.Ok)
+                listener->Lent = (short)rule;
+        }
+    }
+
+    static bool Overlap(Listeners.Listener* listener, in ListenOrder order) =>
+        listener->DualStack || order.DualStack || listener->Address == order.Address
+        || (listener->Address.IsV4 == order.Address.IsV4 && (listener->Address.IsWildcard || order.Address.IsWildcard));
+
+    void AddFailure(int pif, int rule, ushort port, Errno error)
+    {
+        this.counters.SocketsFailed++;
+        Rule* wanted = this.tables.Rule(pif, this.tables.Shadow, rule);
+        if (wanted->IsWeak)
+        {
+            int before = this.weakFailures.Pif == pif && this.weakFailures.Rule == rule ? this.weakFailures.Count : 0;
+            this.weakFailures = (pif, rule, before + 1, error);
+            if (before + 1 < wanted->Ports)
+                return;
+            port = wanted->First;
+        }
+
+        if (this.FailureCount < MostFailures)
+            this.failures[this.FailureCount] = new() { Pif = pif, Rule = rule, Port = port, Error = error };
+        this.FailureCount++;
+    }
+
+    void Switch()
+    {
+        this.tables.Switch();
+        this.counters.SocketsStolen += this.Stolen;
+        this.Enter(Phase.Arming);
+    }
+
+    void ArmSome()
+    {
+        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
+        for (; this.atSocket < end; this.atSocket++)
+        {
+            if (!this.listeners.Exists(this.atSocket))
+                continue;
+            if (this.acceptor.RuleInForce(this.atSocket) != null)
+                this.acceptor.Arm(this.atSocket);
+            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0)
+                this.counters.SocketsParked++;
+        }
+
+        if (this.atSocket < this.listeners.High)
+            return;
+        if (this.endAtOnce)
+        {
+            this.counters.Commits++;
+            this.Enter(Phase.Retiring);
+            return;
+        }
+
+        this.Enter(Phase.Applied);
+        this.whenDone?.Invoke();
+    }
+
+    void RetireSome(long now)
+    {
+        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
+        for (; this.atSocket < end; this.atSocket++)
+        {
+            if (!this.listeners.Exists(this.atSocket))
+                continue;
+            Listeners.Listener* listener = this.listeners[this.atSocket];
+            if (listener->Rule[this.tables.Active] >= 0)
+            {
+                listener->Rule[this.tables.Shadow] = listener->Lent = -1;
+                this.acceptor.Arm(this.atSocket);
+            }
+            else if (!this.Retire(this.atSocket))
+            {
+                this.wakeAt = now + RetryMilliseconds;
+                return;
+            }
+        }
+
+        if (this.atSocket < this.listeners.High)
+            return;
+        this.Enter(Phase.None);
+        this.whenDone?.Invoke();
+    }
+
+    /// <summary>Closes a socket, but first serves what waits on it; false if that has to wait for a limit to pass.</summary>
+    bool Retire(int index)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        this.acceptor.Disarm(index);
+        if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)
+        {
+            // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again.
+            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || Sockets.DropNewConnections(listener->Fd).Ok;
+        }
+
+        Rule* rule = this.acceptor.RuleInForce(index);
+        if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
+            rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
+        if (rule != null && listener->Protocol == IpProtocol.Tcp && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
+            return false;
+        this.listeners.Close(index);
+        this.Closed++;
+        this.counters.SocketsClosed++;
+        return true;
+    }
+}

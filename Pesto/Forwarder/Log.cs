@@ -1,0 +1,150 @@
+using System.Runtime.CompilerServices;
+using System.Text;
+using System.Text.Unicode;
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// Messages for people: to standard error in the foreground, to a file if one was given. A line is put together in one
+/// buffer and written at once, so that logging allocates nothing and lines never mix.
+/// </summary>
+public static class Log
+{
+    const int LongestLine = 2048;
+
+    static readonly byte[] Line = new byte[LongestLine];
+
+    static int descriptor = 2;
+    static bool quiet;
+    static bool debug;
+    static bool dated;
+    static bool toSystem;
+
+    /// <param name="fd">Where lines go from now on.</param>
+    /// <param name="withTime">Whether each line starts with the time, as in a file.</param>
+    public static void WriteTo(int fd, bool withTime)
+    {
+        descriptor = fd;
+        dated = withTime;
+    }
+
+    /// <summary>From now on to the system's logger, as daemons do that have no terminal and no file.</summary>
+    public static void ToSystem() => toSystem = true;
+
+    public static void SetLevel(bool isQuiet, bool isDebug)
+    {
+        quiet = isQuiet;
+        debug = isDebug;
+    }
+
+    /// <summary>What the user has to know: always written.</summary>
+    public static void Error(Text text) => Write(text);
+
+    public static void Warn(Text text) => Write(text);
+
+    public static void Info(Text text)
+    {
+        if (!quiet)
+            Write(text);
+    }
+
+    public static void Debug([InterpolatedStringHandlerArgument] DebugText text)
+    {
+        if (debug)
+            Write(text.Inner);
+    }
+
+    static void Write(Text text)
+    {
+        if (toSystem)
+        {
+            Line[text.Length] = 0;
+            SystemLog.Write(Line);
+            return;
+        }
+
+        Line[text.Length] = (byte)'\n';
+        // A log that can't be written (a full disk, a closed terminal) must not end the service.
+        _ = Descriptors.WriteAll(descriptor, Line.AsSpan(0, text.Length + 1));
+    }
+
+    /// <summary>Puts a line together without allocating: what does not fit is cut off.</summary>
+    [InterpolatedStringHandler]
+    public ref struct Text
+    {
+        public Text(int literalLength, int formattedCount)
+        {
+            _ = (literalLength, formattedCount);
+            if (dated)
+                this.AppendTime();
+            else
+                this.AppendLiteral("pesto: ");
+        }
+
+        public int Length { get; private set; }
+
+        readonly Span<byte> Rest => Line.AsSpan(this.Length, LongestLine - 1 - this.Length);
+
+        public void AppendLiteral(string text)
+        {
+            _ = Utf8.FromUtf16(text, this.Rest, out int _, out int written);
+            this.Length += written;
+        }
+
+        public void AppendFormatted(string? text) => this.AppendLiteral(text ?? "");
+
+        public void AppendFormatted(ReadOnlySpan<byte> utf8)
+        {
+            Span<byte> rest = this.Rest;
+            int length = Math.Min(utf8.Length, rest.Length);
+            utf8[..length].CopyTo(rest);
+            this.Length += length;
+        }
+
+        public void AppendFormatted(Address address)
+        {
+            if (address.TryFormat(this.Rest, out int written))
+                this.Length += written;
+        }
+
+        public void AppendFormatted<T>(T value)
+            where T : IUtf8SpanFormattable
+        {
+            if (value.TryFormat(this.Rest, out int written, default, null))
+                this.Length += written;
+        }
+
+        void AppendTime()
+        {
+            if (DateTime.UtcNow.TryFormat(this.Rest, out int written, "yyyy-MM-ddTHH:mm:ss.fffZ", null))
+                this.Length += written;
+            this.AppendLiteral(" ");
+        }
+    }
+
+    /// <summary>As <see cref="Text"/>, but nothing is formatted unless debug messages are on.</summary>
+    [InterpolatedStringHandler]
+    public ref struct DebugText
+    {
+        internal Text Inner;
+
+        public DebugText(int literalLength, int formattedCount, out bool wanted)
+        {
+            wanted = debug;
+            if (wanted)
+                this.Inner = new(literalLength, formattedCount);
+        }
+
+        public void AppendLiteral(string text) => this.Inner.AppendLiteral(text);
+
+        public void AppendFormatted(string? text) => this.Inner.AppendFormatted(text);
+
+        public void AppendFormatted(ReadOnlySpan<byte> utf8) => this.Inner.AppendFormatted(utf8);
+
+        public void AppendFormatted(Address address) => this.Inner.AppendFormatted(address);
+
+        public void AppendFormatted<T>(T value)
+            where T : IUtf8SpanFormattable => this.Inner.AppendFormatted(value);
+    }
+}

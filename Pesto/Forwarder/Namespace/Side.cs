@@ -1,0 +1,47 @@
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// A network namespace in which the loop needs sockets. A socket belongs to the namespace of the thread that makes it,
+/// so the loop's own side costs a system call, and the other side is asked of the thread that stays there.
+/// </summary>
+public abstract class Side
+{
+    /// <summary>The most listening sockets that are asked for at a time: what a slice of a commit takes.</summary>
+    public const int MostListeners = 16;
+
+    /// <summary>An unconnected, non-blocking TCP socket. Fails with EMFILE, ENFILE, ENOBUFS, ENOMEM or EAFNOSUPPORT.</summary>
+    public abstract Result Tcp(ushort family);
+
+    /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
+    public abstract void Listen(Span<ListenOrder> orders);
+
+    /// <summary>Whether an address is one of this namespace's own.</summary>
+    public abstract bool IsLocal(Address address);
+}
+
+/// <summary>The namespace that the loop's thread is in.</summary>
+public sealed class OwnSide : Side
+{
+    public override Result Tcp(ushort family) => Sockets.Tcp(family);
+
+    public override void Listen(Span<ListenOrder> orders)
+    {
+        foreach (ref ListenOrder order in orders)
+            order.Open();
+    }
+
+    public override bool IsLocal(Address address)
+    {
+        if (address.IsLoopback)
+            return true;
+        SocketAddress any = SocketAddress.Of(address, 0);
+        Result socket = Sockets.Udp(any.Family);
+        if (!socket.Ok)
+            return false;
+        bool local = Sockets.Bind(socket.Value, in any).Ok;
+        Descriptors.Close(socket.Value);
+        return local;
+    }
+}

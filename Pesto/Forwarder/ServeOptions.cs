@@ -1,0 +1,197 @@
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>What the command line of <c>pesto serve</c> asks for.</summary>
+public sealed class ServeOptions
+{
+    const int NetnsId = 256, TargetId = 257, ConfTimeoutId = 258, StatsId = 259, VersionId = 260, FreeBindId = 261;
+    const int ConnectTimeoutId = 262, IdleTimeoutId = 263;
+
+    static readonly CommandLine.Option[] Known =
+    [
+        new('t', 't', "tcp-ports", true),
+        new('u', 'u', "udp-ports", true),
+        new('T', 'T', "tcp-ns", true),
+        new('U', 'U', "udp-ns", true),
+        new('c', 'c', "conf-path", true),
+        new(NetnsId, '\0', "netns", true),
+        new(TargetId, '\0', "target", true),
+        new('f', 'f', "foreground", false),
+        new('P', 'P', "pid", true),
+        new('l', 'l', "log-file", true),
+        new('q', 'q', "quiet", false),
+        new('d', 'd', "debug", false),
+        new('4', '4', "ipv4-only", false),
+        new('6', '6', "ipv6-only", false),
+        new(FreeBindId, '\0', "freebind", false),
+        new(ConfTimeoutId, '\0', "conf-timeout", true),
+        new(ConnectTimeoutId, '\0', "connect-timeout", true),
+        new(IdleTimeoutId, '\0', "idle-timeout", true),
+        new(StatsId, '\0', "stats", true),
+        new('h', 'h', "help", false),
+        new(VersionId, '\0', "version", false),
+    ];
+
+    readonly List<(PortOption Option, string Text)> specifiers = [];
+
+    /// <summary>Specifiers in the order given.</summary>
+    public IReadOnlyList<(PortOption Option, string Text)> Specifiers => this.specifiers;
+
+    public string? ControlPath { get; private set; }
+
+    /// <summary>A path, or the name of a namespace made by ip-netns(8); null to stay on this host.</summary>
+    public string? Netns { get; private set; }
+
+    public Address? TargetV4 { get; private set; }
+
+    public Address? TargetV6 { get; private set; }
+
+    public bool Foreground { get; private set; }
+
+    public string? PidPath { get; private set; }
+
+    public string? LogPath { get; private set; }
+
+    public bool Quiet { get; private set; }
+
+    public bool Debug { get; private set; }
+
+    public bool NoV4 { get; private set; }
+
+    public bool NoV6 { get; private set; }
+
+    public bool FreeBind { get; private set; }
+
+    public bool Help { get; private set; }
+
+    public bool ShowVersion { get; private set; }
+
+    /// <summary>Milliseconds.</summary>
+    public long ConfTimeout { get; private set; } = 10_000;
+
+    /// <summary>Milliseconds, 0 for the kernel's own.</summary>
+    public long ConnectTimeout { get; private set; }
+
+    /// <summary>Milliseconds, 0 for never.</summary>
+    public long IdleTimeout { get; private set; }
+
+    /// <summary>Milliseconds between two lines of counters, 0 for none.</summary>
+    public long StatsInterval { get; private set; }
+
+    /// <exception cref="UsageException">What can't be understood.</exception>
+    public static ServeOptions Parse(string[] arguments)
+    {
+        CommandLine line = new(arguments, Known);
+        ServeOptions options = new();
+        for (int id; (id = line.Next()) != -1;)
+            options.Take(id, line);
+        if (options.Help || options.ShowVersion)
+            return options;
+        if (line.Operands.Count > 0)
+            throw new UsageException($"unexpected argument {line.Operands[0]}");
+        if (options.NoV4 && options.NoV6)
+            throw new UsageException("-4 and -6 exclude each other");
+        if (options.Netns is not null && (options.TargetV4 ?? options.TargetV6) is not null)
+            throw new UsageException("--netns and --target exclude each other");
+        return options;
+    }
+
+    void Take(int id, CommandLine line)
+    {
+        switch (id)
+        {
+            case 't': this.specifiers.Add((PortOption.TcpIn, line.Value)); break;
+            case 'u': this.specifiers.Add((PortOption.UdpIn, line.Value)); break;
+            case 'T': this.specifiers.Add((PortOption.TcpOut, line.Value)); break;
+            case 'U': this.specifiers.Add((PortOption.UdpOut, line.Value)); break;
+            case 'c': this.ControlPath = line.Value; break;
+            case NetnsId: this.Netns = line.Value; break;
+            case TargetId: this.TakeTarget(line.Value); break;
+            case 'f': this.Foreground = true; break;
+            case 'P': this.PidPath = line.Value; break;
+            case 'l': this.LogPath = line.Value; break;
+            case 'q': this.Quiet = true; break;
+            case 'd': this.Debug = true; break;
+            case '4': this.NoV6 = true; break;
+            case '6': this.NoV4 = true; break;
+            case FreeBindId: this.FreeBind = true; break;
+            case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
+            case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
+            case IdleTimeoutId: this.IdleTimeout = Milliseconds(line); break;
+            case StatsId: this.StatsInterval = Milliseconds(line); break;
+            case 'h': this.Help = true; break;
+            case VersionId: this.ShowVersion = true; break;
+            default: throw new InvalidOperationException();
+        }
+    }
+
+    void TakeTarget(string text)
+    {
+        if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsMulticast || address.IsBroadcast)
+            throw new UsageException($"--target {text}: not an IPv4 or IPv6 address of one host");
+        if (address.IsV4)
+            this.TargetV4 = address;
+        else
+            this.TargetV6 = address;
+    }
+
+    /// <summary>Seconds, with or without a fraction, up to a day.</summary>
+    static long Milliseconds(CommandLine line)
+    {
+        if (!decimal.TryParse(line.Value, System.Globalization.NumberStyles.AllowDecimalPoint, null, out decimal seconds) || seconds > 86_400)
+            throw new UsageException($"{line.Written} {line.Value}: not a number of seconds from 0 to 86400");
+        return (long)(seconds * 1000);
+    }
+
+    public const string HelpText = """
+        Usage: pesto serve [OPTION]...
+
+        Carries TCP connections from ports of this host into a network namespace, or to
+        another address, and takes new tables of ports while it runs: see "pesto --help".
+
+        What to forward (SPEC as in "pesto --help"; each may be given several times):
+          -t, --tcp-ports SPEC    TCP ports of the host to forward
+          -u, --udp-ports SPEC    UDP ports of the host (not available yet)
+          -T, --tcp-ns SPEC       TCP ports of the namespace (not available yet)
+          -U, --udp-ns SPEC       UDP ports of the namespace (not available yet)
+          -4, --ipv4-only         IPv4 only
+          -6, --ipv6-only         IPv6 only
+              --freebind          allow listening addresses that the host does not have
+
+        Where to:
+              --netns PATH|NAME   the loopback of this network namespace: a path, or a name
+                                  as in ip-netns(8)
+              --target ADDR       without --netns: this address, as seen from this host;
+                                  once for each family (default: 127.0.0.1 and ::1)
+
+        Control and life:
+          -c, --conf-path PATH    listen here for clients that look at the tables and
+                                  replace them: pesto(1) of passt, or "pesto PATH"
+              --conf-timeout SEC  drop a client that stalls for so long (default: 10)
+              --connect-timeout SEC  reset a client whose target does not answer for so
+                                  long (default: as long as the kernel tries)
+              --idle-timeout SEC  reset connections that move nothing for so long
+                                  (default: never)
+          -f, --foreground        stay in the foreground; default: go to the background
+                                  once everything listens
+          -P, --pid FILE          write the process id here once everything listens
+          -l, --log-file FILE     append messages to a file, instead of standard error
+          -q, --quiet             warnings and errors only
+          -d, --debug             say more
+              --stats SEC         print counters every so many seconds; SIGUSR1 prints
+                                  them at any time
+          -h, --help              show this and exit
+              --version           show the version and exit
+
+        Ports that can't be opened at the start end the program with status 1 and a line for
+        each, unless their rule is "all" or has exclusions only. SIGTERM and SIGINT end it
+        with status 0.
+
+        Examples:
+          pesto serve -c /run/user/1000/web.sock --netns web -t 8080:80
+          pesto serve -f --target 192.0.2.7 -t 127.0.0.1/2222:22
+
+        """;
+}

@@ -1,0 +1,189 @@
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>A running forwarder: puts the parts together, opens the first tables, runs the loop, cleans up.</summary>
+public sealed class Service
+{
+    /// <summary>Descriptors that are kept for what is no flow and no listening socket: log, control, pipes.</summary>
+    const int ReservedDescriptors = 128;
+
+    const int MostDescriptors = 1 << 20;
+
+    readonly ServeOptions options;
+    readonly Counters counters = new();
+    readonly Loop loop = new();
+    readonly Limits limits;
+    readonly Tables tables;
+    readonly Listeners listeners;
+    readonly TcpFlows tcp;
+    readonly Transaction transaction;
+    readonly Statistics statistics;
+    readonly SelfForwarding? selfForwarding;
+    readonly int mostSockets;
+
+    public Service(ServeOptions options)
+    {
+        this.options = options;
+        Log.SetLevel(options.Quiet, options.Debug);
+        if (options.LogPath is not null)
+        {
+            const int OwnerOnly = 0x180;
+            int file = Files.Open(options.LogPath, Files.WriteOnly | Files.Create | Files.Append, OwnerOnly).OrThrow($"log file {options.LogPath}");
+            Log.WriteTo(file, withTime: true);
+        }
+
+        Processes.IgnoreBrokenPipes();
+        int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
+        this.mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
+
+        OwnSide own = new();
+        Side host = options.Netns is null ? own : EnterNamespace(options.Netns);
+        Targets targets = new(
+            options.TargetV4 ?? options.TargetV6 ?? Address.LoopbackV4,
+            options.TargetV6 ?? options.TargetV4 ?? Address.LoopbackV6);
+        this.selfForwarding = host == own ? new(targets) : null;
+
+        this.limits = new(this.loop);
+        this.tables = new(this.Pifs(host, own));
+        this.listeners = new(this.mostSockets);
+        this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters);
+        this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
+        this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
+        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+    }
+
+    public int Run()
+    {
+        if (!this.OpenFirstTables())
+            return 1;
+        ControlSocket? control = null;
+        if (this.options.ControlPath is not null)
+        {
+            Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
+            control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), idsMeanSomething: true);
+        }
+
+        try
+        {
+            SignalWatch signals = new(this.loop, this.statistics);
+            if (this.options.PidPath is not null)
+                WritePid(this.options.PidPath);
+            Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
+            if (!this.options.Foreground)
+                this.Detach();
+            this.loop.Run();
+            Log.Info($"ending: signal {signals.Last}");
+        }
+        finally
+        {
+            control?.Remove();
+            if (this.options.PidPath is not null)
+                _ = Files.Remove(this.options.PidPath).Ok;
+        }
+
+        return 0;
+    }
+
+    void Detach()
+    {
+        if (this.options.LogPath is null)
+            Log.ToSystem();
+        Launch.Ready();
+    }
+
+    /// <summary>Moves this thread, the loop's, into the namespace and leaves another behind on the host's side.</summary>
+    static OtherSide EnterNamespace(string netns)
+    {
+        string path = netns.Contains('/') ? netns : $"/run/netns/{netns}";
+        int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
+        OtherSide host = new();
+        Namespaces.EnterNetwork(fd).OrThrow($"entering network namespace {path}");
+        Descriptors.Close(fd);
+        return host;
+    }
+
+    Tables.PifEntry[] Pifs(Side host, Side target)
+    {
+        Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
+        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, families | Capabilities.Tcp | Capabilities.Interface, host, target);
+        Tables.PifEntry outbound = new(Pif.Splice, Pif.SpliceName, families | Capabilities.Interface, target, host);
+        return this.options.Netns is null ? [inbound] : [inbound, outbound];
+    }
+
+    /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>
+    bool OpenFirstTables()
+    {
+        PortRange ephemeral = EphemeralPorts();
+        RuleTable[] wanted = new RuleTable[Tables.PifCount];
+        for (int i = 0; i < this.tables.Pifs.Length; i++)
+            wanted[i] = new(this.tables.Pifs[i].Capabilities);
+        foreach ((PortOption option, string text) in this.options.Specifiers)
+        {
+            int pif = option.IsOutbound ? 1 : 0;
+            if (pif >= this.tables.Pifs.Length)
+                throw new UsageException($"{option} {text}: there is no namespace to forward from, give --netns");
+            try
+            {
+                wanted[pif].Apply(Specifier.Parse(text, option, this.tables.Pifs[pif].Capabilities, ephemeral));
+            }
+            catch (RuleException wrong)
+            {
+                throw new RuleException($"{option} {text}: {wrong.Message}");
+            }
+        }
+
+        this.tables.ClearShadow();
+        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        {
+            foreach (ref readonly Rule rule in wanted[i].Rules)
+                _ = this.tables.AddToShadow(i, in rule, out int _);
+        }
+
+        int sockets = this.tables.SocketsWanted(this.tables.Shadow);
+        if (sockets > this.mostSockets)
+            throw new RuleException($"{sockets} listening sockets are wanted, and {this.mostSockets} are possible under the limit of descriptors");
+        if (this.selfForwarding?.Find(this.tables, this.tables.Shadow) is string loops)
+            throw new RuleException(loops);
+
+        this.transaction.Apply(commit: true, () => { });
+        this.transaction.RunToEnd();
+        return this.ReportFailures();
+    }
+
+    /// <summary>False if a port failed that was asked for by number, or if all did.</summary>
+    unsafe bool ReportFailures()
+    {
+        bool strict = false;
+        foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
+        {
+            Rule* rule = this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule);
+            strict |= !rule->IsWeak;
+            Log.Error($"{BindFailure.Text(in *rule, failure.Port, failure.Error)}");
+        }
+
+        if (this.transaction.FailureCount > this.transaction.Failures.Length)
+            Log.Error($"and {this.transaction.FailureCount - this.transaction.Failures.Length} more ports");
+        return !strict && (this.transaction.FailureCount == 0 || this.listeners.Count > 0);
+    }
+
+    static PortRange EphemeralPorts()
+    {
+        Span<byte> text = stackalloc byte[64];
+        return Files.Read("/proc/sys/net/ipv4/ip_local_port_range", text, out int length).Ok
+            && PortRange.TryParseSysctl(System.Text.Encoding.ASCII.GetString(text[..length]), out PortRange range)
+                ? range
+                : PortRange.UsualEphemeral;
+    }
+
+    static void WritePid(string path)
+    {
+        const int Readable = 0x1a4;
+        int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
+        Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");
+        Descriptors.Close(fd);
+    }
+}

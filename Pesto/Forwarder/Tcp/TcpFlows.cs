@@ -1,0 +1,507 @@
+using System.Runtime.CompilerServices;
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// The forwarded TCP connections: two sockets each, and what goes from either to the other. Little data is cheapest by
+/// receiving and sending through one shared buffer; a stream is spliced through a pipe, in the kernel. A flow holds a
+/// pipe only while bytes of it are in there. Half-close, reset and back-pressure pass through.
+/// </summary>
+public sealed unsafe class TcpFlows : IEventHandler, ITimed
+{
+    const int BufferSize = 64 * 1024;
+
+    /// <summary>What one direction of a flow may move before others get their turn, in bytes.</summary>
+    const int FairShare = 1024 * 1024;
+
+    /// <summary>A direction whose pieces are smaller than this, in bytes, is copied and not spliced.</summary>
+    const int StreamPiece = 12 * 1024;
+
+    const Events Interest = Events.In | Events.Out | Events.ReadHangUp | Events.Priority | Events.Edge;
+
+    readonly Loop loop;
+    readonly Counters counters;
+    readonly Limits limits;
+    readonly Slots<Flow> flows;
+    readonly Pipes pipes;
+    readonly NativeArray<byte> buffer = new(BufferSize);
+    readonly NativeArray<ulong> ready;
+    readonly Waiting connecting;
+    readonly Waiting idle;
+    readonly int kind;
+    int readyCount;
+
+    /// <param name="capacity">The most flows at a time.</param>
+    /// <param name="connectTimeout">Milliseconds until a target that does not answer is given up; 0: the kernel decides.</param>
+    /// <param name="idleTimeout">Milliseconds after which a flow that moves nothing is reset; 0: never.</param>
+    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, long connectTimeout, long idleTimeout)
+    {
+        this.loop = loop;
+        this.counters = counters;
+        this.limits = limits;
+        this.flows = new(capacity);
+        this.pipes = new(capacity);
+        this.ready = new(capacity * 2);
+        this.connecting = new(capacity, connectTimeout);
+        this.idle = new(capacity, idleTimeout);
+        this.kind = loop.AddHandler(this);
+        loop.AddTimed(this);
+    }
+
+    struct End
+    {
+        public int Fd;
+
+        /// <summary>Something may be there to receive: cleared when the kernel has said that there is nothing.</summary>
+        public bool Readable;
+
+        public bool Writable;
+
+        /// <summary>No new event may come for what is still to be received, so receive until the kernel says that there is nothing.</summary>
+        public bool ReadToEnd;
+    }
+
+    struct Direction
+    {
+        /// <summary>The pipe that holds bytes on their way, or -1.</summary>
+        public int Pipe;
+
+        /// <summary>Bytes in the pipe.</summary>
+        public int Held;
+
+        /// <summary>The pieces are large: splice.</summary>
+        public bool Streaming;
+
+        /// <summary>The sending end has ended its stream.</summary>
+        public bool Ended;
+
+        /// <summary>The receiving end has been told so.</summary>
+        public bool EndSent;
+    }
+
+    struct Flow
+    {
+        public End Client;
+        public End Target;
+        public Direction In;
+        public Direction Out;
+        public bool Connected;
+        public bool Urgent;
+        public bool IsReady;
+    }
+
+    enum Pumped
+    {
+        /// <summary>An event will come when there is more to do.</summary>
+        Waits,
+
+        /// <summary>There is more to do, but others come first.</summary>
+        HasMore,
+
+        /// <summary>A socket failed.</summary>
+        Broken,
+    }
+
+    public int Open => this.flows.Count;
+
+    public int PipeCount => this.pipes.Count;
+
+    /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
+    public void Add(int client, Side side, in SocketAddress target)
+    {
+        Result socket = side.Tcp(target.Family);
+        if (!socket.Ok)
+        {
+            if (this.limits.IsExhaustion(socket.Error))
+                this.limits.Reached("sockets to targets", socket.Error);
+            this.Shed(client);
+            return;
+        }
+
+        int fd = socket.Value;
+        _ = Sockets.SetNoDelay(fd).Ok;
+        Result connected = Sockets.Connect(fd, in target);
+        int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
+        if (index < 0)
+        {
+            Descriptors.Close(fd);
+            if (connected.Is(Errno.EADDRNOTAVAIL) || connected.Is(Errno.EAGAIN))
+            {
+                this.limits.Reached("local ports towards a target", connected.Error);
+                this.Shed(client);
+            }
+            else if (connected.Ok || connected.Is(Errno.EINPROGRESS))
+            {
+                this.limits.Reached("TCP flows", Errno.None);
+                this.Shed(client);
+            }
+            else
+            {
+                this.Refuse(client, in target, connected.Error);
+            }
+
+            return;
+        }
+
+        Flow* flow = this.flows[index];
+        flow->Client = new() { Fd = client, Writable = true };
+        flow->Target = new() { Fd = fd };
+        flow->In.Pipe = flow->Out.Pipe = -1;
+        this.counters.TcpTotal++;
+        this.counters.TcpOpen++;
+        this.connecting.Start(index, this.loop.Now);
+
+        uint generation = this.flows.Generation(index);
+        Result watched = this.loop.Epoll.Watch(fd, Interest, new EventKey(this.kind, index, generation, 1).Word);
+        if (watched.Ok)
+            watched = this.loop.Epoll.Watch(client, Interest, new EventKey(this.kind, index, generation, 0).Word);
+        if (!watched.Ok)
+        {
+            this.limits.Reached("watched descriptors", watched.Error);
+            this.counters.Shed++;
+            this.Break(index);
+        }
+    }
+
+    void Shed(int client)
+    {
+        this.counters.Shed++;
+        _ = Sockets.SetResetOnClose(client).Ok;
+        Descriptors.Close(client);
+    }
+
+    void Refuse(int client, in SocketAddress target, Errno why)
+    {
+        this.counters.Refused++;
+        Log.Debug($"TCP target {target.Address}:{target.Port}: {why.Text()}");
+        _ = Sockets.SetResetOnClose(client).Ok;
+        Descriptors.Close(client);
+    }
+
+    public void OnEvents(EventKey key, Events events)
+    {
+        int index = key.Index;
+        if (!key.IsOf(this.flows.Generation(index)))
+            return;
+        Flow* flow = this.flows[index];
+        End* end = key.Part == 0 ? &flow->Client : &flow->Target;
+        if (!flow->Connected && key.Part == 1 && !this.FinishConnecting(index, events))
+            return;
+
+        if ((events & (Events.In | Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
+            end->Readable = true;
+        if ((events & (Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
+            end->ReadToEnd = true;
+        if ((events & (Events.Out | Events.HangUp | Events.Error)) != 0)
+            end->Writable = true;
+        if ((events & Events.Priority) != 0)
+            this.MarkUrgent(flow);
+        if (flow->Connected && this.idle.Duration != 0)
+            this.idle.Restart(index, this.loop.Now);
+
+        if ((events & Events.Error) != 0 && this.EndOnError(index, key.Part))
+            return;
+        this.Move(index, key.Part);
+    }
+
+    /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>
+    bool FinishConnecting(int index, Events events)
+    {
+        if ((events & (Events.Out | Events.Error | Events.HangUp)) == 0)
+            return false;
+        Flow* flow = this.flows[index];
+        if ((events & (Events.Error | Events.HangUp)) != 0)
+        {
+            Errno error = Sockets.PendingError(flow->Target.Fd);
+            if (error != Errno.None)
+            {
+                this.counters.Refused++;
+                Log.Debug($"TCP connection to a target: {error.Text()}");
+                this.Break(index);
+                return false;
+            }
+        }
+
+        flow->Connected = true;
+        this.connecting.Stop(index);
+        if (this.idle.Duration != 0)
+            this.idle.Start(index, this.loop.Now);
+        return true;
+    }
+
+    /// <summary>Urgent data makes the kernel stop early when it receives and when it splices: from now on receive, and until nothing is left.</summary>
+    void MarkUrgent(Flow* flow)
+    {
+        if (flow->Urgent)
+            return;
+        flow->Urgent = true;
+        _ = Sockets.SetUrgentInline(flow->Client.Fd).Ok;
+        _ = Sockets.SetUrgentInline(flow->Target.Fd).Ok;
+    }
+
+    /// <summary>A socket was reset or failed: what it received before still goes on, then the other side is reset too.</summary>
+    bool EndOnError(int index, int part)
+    {
+        Flow* flow = this.flows[index];
+        Errno error = Sockets.PendingError(part == 0 ? flow->Client.Fd : flow->Target.Fd);
+        if (error == Errno.None)
+            return false;
+        if (flow->Connected)
+            _ = this.Pump(flow, part);
+        this.Break(index);
+        return true;
+    }
+
+    /// <summary>Moves what an event on one end may have set free: first what came from it, then what waits to go to it.</summary>
+    void Move(int index, int part)
+    {
+        Flow* flow = this.flows[index];
+        if (!flow->Connected)
+            return;
+        Pumped from = this.Pump(flow, part);
+        Pumped to = from == Pumped.Broken ? from : this.Pump(flow, 1 - part);
+        if (from == Pumped.Broken || to == Pumped.Broken)
+            this.Break(index);
+        else if (flow->In.EndSent && flow->Out.EndSent)
+            this.Close(index);
+        else if ((from == Pumped.HasMore || to == Pumped.HasMore) && !flow->IsReady)
+            this.MakeReady(index);
+    }
+
+    void MakeReady(int index)
+    {
+        this.flows[index]->IsReady = true;
+        this.ready[this.readyCount++] = new EventKey(this.kind, index, this.flows.Generation(index)).Word;
+    }
+
+    Pumped Pump(Flow* flow, int part)
+    {
+        Direction* direction = part == 0 ? &flow->In : &flow->Out;
+        if (direction->EndSent)
+            return Pumped.Waits;
+        End* from = part == 0 ? &flow->Client : &flow->Target;
+        End* to = part == 0 ? &flow->Target : &flow->Client;
+        ref long counter = ref part == 0 ? ref this.counters.BytesIn : ref this.counters.BytesOut;
+        long before = counter;
+        while (true)
+        {
+            if (direction->Held > 0)
+            {
+                if (!to->Writable)
+                    return Pumped.Waits;
+                if (!this.Drain(direction, to, ref counter))
+                    return Pumped.Broken;
+                continue;
+            }
+
+            if (direction->Ended)
+            {
+                // Fails only if the other side is gone already, of which an event tells.
+                _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
+                direction->EndSent = true;
+                return Pumped.Waits;
+            }
+
+            if (!from->Readable || !to->Writable)
+                return Pumped.Waits;
+            if (counter - before >= FairShare)
+                return Pumped.HasMore;
+            if (!(direction->Streaming && !flow->Urgent ? this.Fill(direction, from) : this.Copy(flow, direction, from, to, ref counter)))
+                return Pumped.Broken;
+        }
+    }
+
+    /// <summary>Moves from the pipe into the receiving socket; false if that failed.</summary>
+    bool Drain(Direction* direction, End* to, ref long counter)
+    {
+        Result moved = Descriptors.Splice(this.pipes[direction->Pipe]->Read, to->Fd, direction->Held);
+        if (!moved.Ok)
+        {
+            if (!moved.Is(Errno.EAGAIN))
+                return moved.Is(Errno.EINTR);
+            to->Writable = false;
+            return true;
+        }
+
+        direction->Held -= moved.Value;
+        counter += moved.Value;
+        if (direction->Held == 0)
+        {
+            this.pipes.Return(direction->Pipe);
+            direction->Pipe = -1;
+        }
+
+        return true;
+    }
+
+    /// <summary>Moves from the sending socket into a pipe; false if that failed.</summary>
+    bool Fill(Direction* direction, End* from)
+    {
+        int pipe = this.pipes.Take();
+        if (pipe < 0)
+        {
+            direction->Streaming = false;
+            return true;
+        }
+
+        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, this.pipes[pipe]->Size);
+        if (moved.Ok && moved.Value > 0)
+        {
+            direction->Pipe = pipe;
+            direction->Held = moved.Value;
+            direction->Streaming = moved.Value >= StreamPiece;
+            return true;
+        }
+
+        this.pipes.Return(pipe);
+        if (moved.Ok)
+            direction->Ended = true;
+        else if (moved.Is(Errno.EAGAIN))
+            from->Readable = false;
+        else
+            return moved.Is(Errno.EINTR);
+        return true;
+    }
+
+    /// <summary>Receives and sends on; what the receiving socket does not take goes into a pipe. False if a socket failed.</summary>
+    bool Copy(Flow* flow, Direction* direction, End* from, End* to, ref long counter)
+    {
+        // Without a pipe for what might be left over, take only as much as the other side takes.
+        if (!this.pipes.EnsureSpare(BufferSize))
+            return this.CopyUnbuffered(direction, from, to, ref counter);
+        Result received = Sockets.Receive(from->Fd, this.buffer.Pointer, BufferSize);
+        if (!received.Ok)
+            return ReceiveFailed(from, received);
+        int length = received.Value;
+        if (length == 0)
+        {
+            direction->Ended = true;
+            return true;
+        }
+
+        if (length >= StreamPiece)
+            direction->Streaming = true;
+        if (length < BufferSize && !from->ReadToEnd && !flow->Urgent)
+            from->Readable = false;
+
+        Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
+        int taken = sent.Ok ? sent.Value : 0;
+        if (!sent.Ok && !sent.Is(Errno.EAGAIN) && !sent.Is(Errno.EINTR))
+            return false;
+        counter += taken;
+        return taken == length || this.Keep(direction, to, taken, length - taken);
+    }
+
+    /// <summary>Puts what a socket did not take into a pipe, which has the room: its size was made sure of before.</summary>
+    bool Keep(Direction* direction, End* to, int offset, int length)
+    {
+        to->Writable = false;
+        int pipe = this.pipes.Take();
+        Result written = Descriptors.Write(this.pipes[pipe]->Write, this.buffer.Pointer + offset, length);
+        direction->Pipe = pipe;
+        direction->Held = written.Ok ? written.Value : 0;
+        return direction->Held == length;
+    }
+
+    bool CopyUnbuffered(Direction* direction, End* from, End* to, ref long counter)
+    {
+        Result seen = Sockets.PeekAt(from->Fd, this.buffer.Pointer, BufferSize);
+        if (!seen.Ok)
+            return ReceiveFailed(from, seen);
+        if (seen.Value == 0)
+        {
+            direction->Ended = true;
+            return true;
+        }
+
+        Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, seen.Value);
+        if (!sent.Ok)
+        {
+            to->Writable = false;
+            return sent.Is(Errno.EAGAIN) || sent.Is(Errno.EINTR);
+        }
+
+        counter += sent.Value;
+        to->Writable = sent.Value == seen.Value;
+        for (int left = sent.Value; left > 0;)
+        {
+            Result taken = Sockets.Receive(from->Fd, this.buffer.Pointer, left);
+            if (!taken.Ok && !taken.Is(Errno.EINTR))
+                return false;
+            left -= taken.Ok ? taken.Value : 0;
+        }
+
+        return true;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static bool ReceiveFailed(End* from, Result received)
+    {
+        if (received.Is(Errno.EAGAIN))
+        {
+            from->Readable = false;
+            return true;
+        }
+
+        return received.Is(Errno.EINTR);
+    }
+
+    /// <summary>Ends a flow because one side failed: the other is reset.</summary>
+    void Break(int index)
+    {
+        Flow* flow = this.flows[index];
+        _ = Sockets.SetResetOnClose(flow->Client.Fd).Ok;
+        _ = Sockets.SetResetOnClose(flow->Target.Fd).Ok;
+        this.Close(index);
+    }
+
+    void Close(int index)
+    {
+        Flow* flow = this.flows[index];
+        Descriptors.Close(flow->Client.Fd);
+        Descriptors.Close(flow->Target.Fd);
+        if (flow->In.Pipe >= 0)
+            this.pipes.Discard(flow->In.Pipe);
+        if (flow->Out.Pipe >= 0)
+            this.pipes.Discard(flow->Out.Pipe);
+        if (!flow->Connected)
+            this.connecting.Stop(index);
+        else if (this.idle.Duration != 0)
+            this.idle.Stop(index);
+        this.flows.Return(index);
+        this.counters.TcpOpen--;
+        this.limits.Released();
+    }
+
+    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(this.connecting.Deadline, this.idle.Deadline);
+
+    public void OnTime(long now)
+    {
+        this.MoveReady();
+        while (this.connecting.Deadline <= now)
+        {
+            this.counters.Refused++;
+            this.Break(this.connecting.First);
+        }
+
+        while (this.idle.Deadline <= now)
+            this.Break(this.idle.First);
+    }
+
+    /// <summary>One more share for every flow that had more to move.</summary>
+    void MoveReady()
+    {
+        int count = this.readyCount;
+        this.readyCount = 0;
+        for (int i = 0; i < count; i++)
+        {
+            // Flows that have still more write their keys at or before the place that was just read.
+            EventKey key = new(this.ready[i]);
+            if (!key.IsOf(this.flows.Generation(key.Index)))
+                continue;
+            this.flows[key.Index]->IsReady = false;
+            this.Move(key.Index, 0);
+        }
+    }
+}

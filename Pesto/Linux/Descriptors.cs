@@ -1,0 +1,88 @@
+using System.Runtime.CompilerServices;
+
+namespace Pesto.Linux;
+
+/// <summary>What works on any descriptor, and pipes.</summary>
+public static unsafe class Descriptors
+{
+    const int NonBlocking = 0x800, CloseOnExec = 0x80000;
+    const int SetPipeSize = 1031, GetPipeSize = 1032, SetFlags = 2, GetStatus = 3, SetStatus = 4;
+    const uint SpliceMove = 1, SpliceNonBlock = 2;
+
+    /// <summary>Closes; an error changes nothing (the descriptor is gone even then), so none is reported.</summary>
+    public static void Close(int fd) => _ = Libc.close(fd);
+
+    /// <summary>A non-blocking pipe. Fails with EMFILE, ENFILE or ENOMEM.</summary>
+    public static Result Pipe(out int read, out int write)
+    {
+        int* ends = stackalloc int[2];
+        Result result = Result.Of(Libc.pipe2(ends, NonBlocking | CloseOnExec));
+        read = result.Ok ? ends[0] : -1;
+        write = result.Ok ? ends[1] : -1;
+        return result;
+    }
+
+    /// <summary>A pipe whose reader waits until there is something, or nobody who could write.</summary>
+    public static Result WaitablePipe(out int read, out int write)
+    {
+        int* ends = stackalloc int[2];
+        Result result = Result.Of(Libc.pipe2(ends, CloseOnExec));
+        read = result.Ok ? ends[0] : -1;
+        write = result.Ok ? ends[1] : -1;
+        return result;
+    }
+
+    /// <summary>Asks for a capacity in bytes; an ordinary user over his share of pipe pages is refused (EPERM).</summary>
+    public static Result ResizePipe(int fd, int bytes) => Result.Of(Libc.fcntl(fd, SetPipeSize, bytes));
+
+    /// <summary>Capacity in bytes; 4096 or 8192 for a user over his share of pipe pages.</summary>
+    public static Result PipeSize(int fd) => Result.Of(Libc.fcntl(fd, GetPipeSize, 0));
+
+    /// <summary>Moves bytes between a pipe and a socket without copying them; never waits.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Result Splice(int from, int to, int length) =>
+        Result.Of(Libc.splice(from, null, to, null, (nuint)length, SpliceMove | SpliceNonBlock));
+
+    public static Result Write(int fd, byte* bytes, int length) => Result.Of(Libc.write(fd, bytes, (nuint)length));
+
+    public static Result Read(int fd, Span<byte> buffer)
+    {
+        fixed (byte* p = buffer)
+        {
+            Result result;
+            do
+                result = Result.Of(Libc.read(fd, p, (nuint)buffer.Length));
+            while (result.Is(Errno.EINTR));
+            return result;
+        }
+    }
+
+    /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
+    public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
+    {
+        fixed (byte* p = bytes)
+        {
+            int done = 0;
+            while (done < bytes.Length)
+            {
+                Result result = Result.Of(Libc.write(fd, p + done, (nuint)(bytes.Length - done)));
+                if (result.Ok)
+                    done += result.Value;
+                else if (!result.Is(Errno.EINTR))
+                    return result;
+            }
+
+            return Result.From(done);
+        }
+    }
+
+    public static bool IsTerminal(int fd) => Libc.isatty(fd) == 1;
+
+    /// <summary>Has a descriptor survive (or not) an execve.</summary>
+    public static Result SetCloseOnExec(int fd, bool on) => Result.Of(Libc.fcntl(fd, SetFlags, on ? 1 : 0));
+
+    /// <summary>A counter to wake another thread with: reading waits until it is not 0 and takes it back to 0.</summary>
+    public static Result EventCounter() => Result.Of(Libc.eventfd(0, CloseOnExec));
+
+    public static Result Duplicate(int fd, int to) => Result.Of(Libc.dup2(fd, to));
+}

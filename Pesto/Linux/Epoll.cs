@@ -1,0 +1,65 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
+
+namespace Pesto.Linux;
+
+[Flags]
+public enum Events : uint
+{
+    None = 0,
+    In = 1,
+    Priority = 2,
+    Out = 4,
+    Error = 8,
+    HangUp = 0x10,
+    ReadHangUp = 0x2000,
+    Edge = 1u << 31,
+}
+
+/// <summary>An epoll descriptor and the events that it returned last, in native memory.</summary>
+public sealed unsafe class Epoll
+{
+    // struct epoll_event is packed on x86 only: 12 bytes there, 16 elsewhere.
+    static int EventSize => X86Base.IsSupported ? 12 : 16;
+
+    static int DataOffset => EventSize - 8;
+
+    const int Add = 1, Remove = 2, Modify = 3;
+
+    readonly int fd;
+    readonly int most;
+    readonly byte* events;
+
+    /// <param name="most">The most events that one wait returns.</param>
+    public Epoll(int most)
+    {
+        this.fd = Result.Of(Libc.epoll_create1(0x80000)).OrThrow("creating an epoll descriptor");
+        this.most = most;
+        this.events = (byte*)NativeMemory.Alloc((nuint)(most * EventSize));
+    }
+
+    /// <summary>Waits at most so many milliseconds (-1: for ever) and returns how many events there are.</summary>
+    public Result Wait(int milliseconds) => Result.Of(Libc.epoll_wait(this.fd, this.events, this.most, milliseconds));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public Events EventsAt(int index) => *(Events*)(this.events + (index * EventSize));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ulong DataAt(int index) => Unsafe.ReadUnaligned<ulong>(this.events + (index * EventSize) + DataOffset);
+
+    /// <summary>Fails with ENOMEM or ENOSPC (the user's limit of watches); else only on a programming error.</summary>
+    public Result Watch(int descriptor, Events interest, ulong data) => this.Control(Add, descriptor, interest, data);
+
+    public Result Change(int descriptor, Events interest, ulong data) => this.Control(Modify, descriptor, interest, data);
+
+    public Result Forget(int descriptor) => this.Control(Remove, descriptor, Events.None, 0);
+
+    Result Control(int operation, int descriptor, Events interest, ulong data)
+    {
+        byte* e = stackalloc byte[16];
+        *(Events*)e = interest;
+        Unsafe.WriteUnaligned(e + DataOffset, data);
+        return Result.Of(Libc.epoll_ctl(this.fd, operation, descriptor, e));
+    }
+}

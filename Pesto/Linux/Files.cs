@@ -1,0 +1,84 @@
+using System.Text;
+
+namespace Pesto.Linux;
+
+/// <summary>The few operations on files that the program needs.</summary>
+public static unsafe class Files
+{
+    public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400;
+    const int CloseOnExec = 0x80000;
+
+    public static Result Open(string path, int flags, int mode = 0)
+    {
+        fixed (byte* p = Text(path))
+            return Result.Of(Libc.open(p, flags | CloseOnExec, mode));
+    }
+
+    public static Result Remove(string path)
+    {
+        fixed (byte* p = Text(path))
+            return Result.Of(Libc.unlink(p));
+    }
+
+    /// <summary>Whether the path can be reached at all, by the real user.</summary>
+    public static Result Exists(string path)
+    {
+        fixed (byte* p = Text(path))
+            return Result.Of(Libc.access(p, 0));
+    }
+
+    public static Result ReadLink(string path, out string target)
+    {
+        byte* buffer = stackalloc byte[4096];
+        fixed (byte* p = Text(path))
+        {
+            Result result = Result.Of(Libc.readlink(p, buffer, 4096));
+            target = result.Ok ? Encoding.UTF8.GetString(buffer, result.Value) : "";
+            return result;
+        }
+    }
+
+    /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
+    public static Result Look(string path, out FileIdentity identity)
+    {
+        const int NoFollow = 0x100, WorkingDirectory = -100;
+        const uint BasicStatistics = 0x7ff;
+        // struct statx: the mode is at 28, the inode at 32, the device's major and minor number at 136.
+        byte* status = stackalloc byte[256];
+        fixed (byte* p = Text(path))
+        {
+            Result result = Result.Of(Libc.statx(WorkingDirectory, p, NoFollow, BasicStatistics, status));
+            identity = result.Ok
+                ? new((*(ushort*)(status + 28) & 0xf000) == 0xc000, *(ulong*)(status + 32), *(ulong*)(status + 136))
+                : default;
+            return result;
+        }
+    }
+
+    /// <summary>Reads a small file, such as one of /proc, whole; what is beyond the buffer is left out.</summary>
+    public static Result Read(string path, Span<byte> buffer, out int length)
+    {
+        length = 0;
+        Result file = Open(path, ReadOnly);
+        if (!file.Ok)
+            return file;
+        Result read = default;
+        while (length < buffer.Length && (read = Descriptors.Read(file.Value, buffer[length..])).Ok && read.Value > 0)
+            length += read.Value;
+        Descriptors.Close(file.Value);
+        return read;
+    }
+
+    /// <summary>Files made from now on get at most the rights that this mask leaves; returns the mask before.</summary>
+    public static int SetMask(int mask) => (int)Libc.umask((uint)mask);
+
+    internal static byte[] Text(string text)
+    {
+        byte[] bytes = new byte[Encoding.UTF8.GetByteCount(text) + 1];
+        Encoding.UTF8.GetBytes(text, bytes);
+        return bytes;
+    }
+
+    /// <summary>Which file it is, and whether it is a socket.</summary>
+    public readonly record struct FileIdentity(bool IsSocket, ulong Inode, ulong Device);
+}

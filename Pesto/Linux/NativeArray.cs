@@ -1,0 +1,35 @@
+using System.Runtime.CompilerServices;
+
+namespace Pesto.Linux;
+
+/// <summary>
+/// A fixed array outside the collected heap. It is sized once, for the most that there can ever be: pages that nobody
+/// touches cost address space and no memory. It lives as long as the process.
+/// </summary>
+public readonly unsafe struct NativeArray<T>
+    where T : unmanaged
+{
+    readonly T* items;
+
+    public NativeArray(int length)
+    {
+        const int ReadWrite = 3, PrivateAnonymousNoReserve = 0x4022;
+        this.Length = length;
+        void* memory = Libc.mmap(null, (nuint)Math.Max(length, 1) * (nuint)sizeof(T), ReadWrite, PrivateAnonymousNoReserve, -1, 0);
+        if ((nint)memory == -1)
+            throw new LinuxException($"reserving memory for {length} x {sizeof(T)} bytes", (Errno)Libc.Errno);
+        this.items = (T*)memory;
+    }
+
+    public int Length { get; }
+
+    public T* Pointer => this.items;
+
+    public ref T this[int index]
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => ref this.items[index];
+    }
+
+    public Span<T> Span => new(this.items, this.Length);
+}

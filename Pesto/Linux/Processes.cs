@@ -1,0 +1,125 @@
+using System.Collections;
+using System.Runtime.InteropServices;
+
+namespace Pesto.Linux;
+
+/// <summary>This process and those that it starts: identity, limits, signals, exec.</summary>
+public static unsafe class Processes
+{
+    public const int Interrupt = 2, Kill = 9, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    const int MostDescriptors = 7;
+
+    public static int Id => Libc.getpid();
+
+    public static uint User => Libc.geteuid();
+
+    public static uint Group => Libc.getegid();
+
+    /// <summary>Raises the limit of descriptors to the most that this process may have, and returns it.</summary>
+    public static long RaiseDescriptorLimit()
+    {
+        ulong* limit = stackalloc ulong[2];
+        Result.Of(Libc.getrlimit(MostDescriptors, limit)).OrThrow("reading the limit of descriptors");
+        if (limit[0] < limit[1])
+        {
+            ulong soft = limit[0];
+            limit[0] = limit[1];
+            if (Libc.setrlimit(MostDescriptors, limit) != 0)
+                limit[0] = soft;
+        }
+
+        return limit[0] > int.MaxValue ? int.MaxValue : (long)limit[0];
+    }
+
+    /// <summary>Writing to a pipe or socket whose reader is gone then fails (EPIPE) instead of ending the process.</summary>
+    public static void IgnoreBrokenPipes() => _ = Libc.signal(Pipe, 1);
+
+    /// <summary>Blocks signals for this thread; what it starts and executes from now on has them blocked from its first moment.</summary>
+    public static void Block(params ReadOnlySpan<int> signals)
+    {
+        ulong* set = stackalloc ulong[16];
+        FillSet(set, signals);
+        _ = Libc.pthread_sigmask(0, set, null);
+    }
+
+    /// <summary>A descriptor from which blocked signals are read, 128 bytes each, the number in the first four.</summary>
+    public static Result SignalDescriptor(params ReadOnlySpan<int> signals)
+    {
+        ulong* set = stackalloc ulong[16];
+        FillSet(set, signals);
+        return Result.Of(Libc.signalfd(-1, set, 0x80000 | 0x800));
+    }
+
+    static void FillSet(ulong* set, ReadOnlySpan<int> signals)
+    {
+        new Span<ulong>(set, 16).Clear();
+        foreach (int signal in signals)
+            set[0] |= 1ul << (signal - 1);
+    }
+
+    /// <summary>Replaces this program; returns only on failure.</summary>
+    public static Result Execute(string path, ReadOnlySpan<string> arguments, ReadOnlySpan<(string Name, string Value)> more)
+    {
+        byte** argv = Vector(arguments);
+        byte** environment = Environment(more);
+        fixed (byte* p = Files.Text(path))
+            return Result.Of(Libc.execve(p, argv, environment));
+    }
+
+    /// <summary>Starts a program in a session of its own, with this one's descriptors that are not close-on-exec; returns its process id.</summary>
+    public static Result StartDetached(string path, ReadOnlySpan<string> arguments, ReadOnlySpan<(string Name, string Value)> more)
+    {
+        const short SetSession = 0x80;
+        byte** argv = Vector(arguments);
+        byte** environment = Environment(more);
+        byte* attributes = stackalloc byte[512];
+        _ = Libc.posix_spawnattr_init(attributes);
+        _ = Libc.posix_spawnattr_setflags(attributes, SetSession);
+        int pid;
+        int error;
+        fixed (byte* p = Files.Text(path))
+            error = Libc.posix_spawn(&pid, p, null, attributes, argv, environment);
+        _ = Libc.posix_spawnattr_destroy(attributes);
+        return error == 0 ? Result.From(pid) : Result.From((Errno)error);
+    }
+
+    /// <summary>Waits for a child to end; gives its exit status, or 128 and the signal that ended it.</summary>
+    public static Result Wait(int pid)
+    {
+        int status;
+        Result result;
+        do
+            result = Result.Of(Libc.waitpid(pid, &status, 0));
+        while (result.Is(Errno.EINTR));
+        if (!result.Ok)
+            return result;
+        return Result.From((status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f));
+    }
+
+    // The vectors stay allocated: what follows is another program, or the end of this one soon.
+    static byte** Vector(ReadOnlySpan<string> texts)
+    {
+        byte** vector = (byte**)NativeMemory.Alloc((nuint)((texts.Length + 1) * sizeof(byte*)));
+        for (int i = 0; i < texts.Length; i++)
+            vector[i] = (byte*)Marshal.StringToCoTaskMemUTF8(texts[i]);
+        vector[texts.Length] = null;
+        return vector;
+    }
+
+    static byte** Environment(ReadOnlySpan<(string Name, string Value)> more)
+    {
+        List<string> all = [];
+        foreach (DictionaryEntry entry in System.Environment.GetEnvironmentVariables())
+        {
+            bool replaced = false;
+            foreach ((string name, string _) in more)
+                replaced |= name == (string)entry.Key;
+            if (!replaced)
+                all.Add($"{entry.Key}={entry.Value}");
+        }
+
+        foreach ((string name, string value) in more)
+            all.Add($"{name}={value}");
+        return Vector(CollectionsMarshal.AsSpan(all));
+    }
+}

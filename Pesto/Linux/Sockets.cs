@@ -1,0 +1,233 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Pesto.Linux;
+
+/// <summary>Sockets, by descriptor. All are made close-on-exec; those of the loop are non-blocking.</summary>
+public static unsafe class Sockets
+{
+    const ushort Unix = 1;
+    const int Stream = 1, Datagram = 2, NonBlocking = 0x800, CloseOnExec = 0x80000;
+    const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
+    const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoIpv6 = 41;
+    const int ReuseAddress = 2, SocketError = 4, KeepAliveOption = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
+    const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62, AttachFilter = 26;
+    const int TcpNoDelay = 1, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
+
+    public const int ShutRead = 0, ShutWrite = 1, ShutBoth = 2;
+
+    public static Result Tcp(ushort family) => Result.Of(Libc.socket(family, Stream | NonBlocking | CloseOnExec, 0));
+
+    public static Result Udp(ushort family) => Result.Of(Libc.socket(family, Datagram | NonBlocking | CloseOnExec, 0));
+
+    public static Result UnixStream(bool blocking = false) => Result.Of(Libc.socket(Unix, Stream | CloseOnExec | (blocking ? 0 : NonBlocking), 0));
+
+    public static Result Bind(int fd, in SocketAddress address)
+    {
+        fixed (SocketAddress* p = &address)
+            return Result.Of(Libc.bind(fd, p, address.Length));
+    }
+
+    public static Result Connect(int fd, in SocketAddress address)
+    {
+        fixed (SocketAddress* p = &address)
+            return Result.Of(Libc.connect(fd, p, address.Length));
+    }
+
+    public static Result Listen(int fd, int backlog) => Result.Of(Libc.listen(fd, backlog));
+
+    /// <summary>Accepts one connection, non-blocking, and tells who it is from.</summary>
+    public static Result Accept(int fd, out SocketAddress peer)
+    {
+        fixed (SocketAddress* p = &peer)
+        {
+            uint length = 28;
+            Result result = Result.Of(Libc.accept4(fd, p, &length, NonBlocking | CloseOnExec));
+            p->Length = length;
+            return result;
+        }
+    }
+
+    /// <summary>Accepts one connection, non-blocking, from no matter whom.</summary>
+    public static Result Accept(int fd) => Result.Of(Libc.accept4(fd, null, null, NonBlocking | CloseOnExec));
+
+    /// <summary>The family of the address that a connection came to: IPv4 through a dual-stack socket shows as a v4-mapped address.</summary>
+    public static Result LocalAddress(int fd, out SocketAddress address)
+    {
+        fixed (SocketAddress* p = &address)
+        {
+            uint length = 28;
+            Result result = Result.Of(Libc.getsockname(fd, p, &length));
+            p->Length = length;
+            return result;
+        }
+    }
+
+    /// <summary>Receives without waiting; 0 is the end of the stream.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Result Receive(int fd, byte* buffer, int length) => Result.Of(Libc.recv(fd, buffer, (nuint)length, DontWait));
+
+    /// <summary>Like <see cref="Receive(int, byte*, int)"/>, but leaves the bytes in the socket.</summary>
+    public static Result PeekAt(int fd, byte* buffer, int length) => Result.Of(Libc.recv(fd, buffer, (nuint)length, DontWait | Peek));
+
+    /// <summary>Sends without waiting and without SIGPIPE; may take less than all.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Result Send(int fd, byte* buffer, int length) => Result.Of(Libc.send(fd, buffer, (nuint)length, DontWait | NoSignal));
+
+    /// <summary>Waits until something is there or the socket's receive time-out ends (EAGAIN).</summary>
+    public static Result ReceiveWaiting(int fd, Span<byte> buffer)
+    {
+        fixed (byte* p = buffer)
+        {
+            Result result;
+            do
+                result = Result.Of(Libc.recv_wait(fd, p, (nuint)buffer.Length, 0));
+            while (result.Is(Errno.EINTR));
+            return result;
+        }
+    }
+
+    /// <summary>Waits until at least one byte is taken.</summary>
+    public static Result SendWaiting(int fd, ReadOnlySpan<byte> bytes)
+    {
+        fixed (byte* p = bytes)
+        {
+            Result result;
+            do
+                result = Result.Of(Libc.send_wait(fd, p, (nuint)bytes.Length, NoSignal));
+            while (result.Is(Errno.EINTR));
+            return result;
+        }
+    }
+
+    public static Result Shutdown(int fd, int how) => Result.Of(Libc.shutdown(fd, how));
+
+    public static Result SetReuseAddress(int fd, bool on) => Set(fd, SolSocket, ReuseAddress, on ? 1 : 0);
+
+    public static Result SetReusePort(int fd, bool on) => Set(fd, SolSocket, ReusePortOption, on ? 1 : 0);
+
+    public static Result SetNoDelay(int fd) => Set(fd, IpProtoTcp, TcpNoDelay, 1);
+
+    public static Result SetKeepAlive(int fd) => Set(fd, SolSocket, KeepAliveOption, 1);
+
+    /// <summary>Has urgent data read in its place in the stream.</summary>
+    public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);
+
+    public static Result SetV6Only(int fd, bool on) => Set(fd, IpProtoIpv6, V6OnlyOption, on ? 1 : 0);
+
+    /// <summary>Allows an address that this host does not have (yet).</summary>
+    public static Result SetFreeBind(int fd, ushort family) =>
+        family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpFreeBind, 1) : Set(fd, IpProtoIpv6, Ipv6FreeBind, 1);
+
+    /// <summary>Only traffic of this interface, by name as bytes without NUL; free for ordinary users since Linux 5.7.</summary>
+    public static Result BindToDevice(int fd, ReadOnlySpan<byte> name)
+    {
+        fixed (byte* p = name)
+            return Result.Of(Libc.setsockopt(fd, SolSocket, BindToDeviceOption, p, (uint)name.Length));
+    }
+
+    /// <summary>
+    /// Makes a listening socket match no new connection while what queued on it can still be accepted: it is bound to
+    /// an interface that does not exist. The next best socket, if there is one, gets the new connections.
+    /// An ordinary user can't do this to a socket that is bound to an interface (EPERM).
+    /// </summary>
+    public static Result Deafen(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
+
+    /// <summary>
+    /// Makes a listening TCP socket ignore new connections: a socket filter drops every packet with SYN and without ACK,
+    /// so that the peer tries again later. What queued on it can still be accepted.
+    /// </summary>
+    public static Result DropNewConnections(int fd)
+    {
+        // Classic BPF over the TCP header: load the flags (byte 13), keep SYN and ACK, drop if only SYN is set.
+        FilterStep* steps = stackalloc FilterStep[5];
+        steps[0] = new() { Code = 0x30, Operand = 13 };
+        steps[1] = new() { Code = 0x54, Operand = 0x12 };
+        steps[2] = new() { Code = 0x15, IfTrue = 1, Operand = 0x02 };
+        steps[3] = new() { Code = 0x06, Operand = uint.MaxValue };
+        steps[4] = new() { Code = 0x06, Operand = 0 };
+        FilterProgram program = new() { Length = 5, Steps = steps };
+        return Result.Of(Libc.setsockopt(fd, SolSocket, AttachFilter, &program, (uint)sizeof(FilterProgram)));
+    }
+
+    /// <summary>Closing then discards what is unsent and resets the peer, instead of an orderly end.</summary>
+    public static Result SetResetOnClose(int fd)
+    {
+        Linger linger = new() { On = 1, Seconds = 0 };
+        return Result.Of(Libc.setsockopt(fd, SolSocket, LingerOption, &linger, (uint)sizeof(Linger)));
+    }
+
+    /// <summary>The error that waits on a socket, which is thereby cleared.</summary>
+    public static Errno PendingError(int fd)
+    {
+        int error = 0;
+        uint length = sizeof(int);
+        Result result = Result.Of(Libc.getsockopt(fd, SolSocket, SocketError, &error, &length));
+        return result.Ok ? (Errno)error : result.Error;
+    }
+
+    /// <summary>Who holds the other end of a UNIX socket, as seen from this user namespace.</summary>
+    public static Result Peer(int fd, out PeerIds ids)
+    {
+        fixed (PeerIds* p = &ids)
+        {
+            uint length = (uint)sizeof(PeerIds);
+            return Result.Of(Libc.getsockopt(fd, SolSocket, PeerCredentials, p, &length));
+        }
+    }
+
+    public static Result SetReceiveTimeout(int fd, int milliseconds) => SetTimeout(fd, 20, milliseconds);
+
+    public static Result SetSendTimeout(int fd, int milliseconds) => SetTimeout(fd, 21, milliseconds);
+
+    static Result SetTimeout(int fd, int name, int milliseconds)
+    {
+        long* time = stackalloc long[2] { milliseconds / 1000, milliseconds % 1000 * 1000L };
+        return Result.Of(Libc.setsockopt(fd, SolSocket, name, time, 16));
+    }
+
+    static Result Set(int fd, int level, int name, int value) => Result.Of(Libc.setsockopt(fd, level, name, &value, sizeof(int)));
+
+    /// <summary>The index of an interface, or 0 if there is none of this name.</summary>
+    public static uint InterfaceIndex(ReadOnlySpan<byte> name)
+    {
+        byte* text = stackalloc byte[32];
+        if (name.Length >= 16)
+            return 0;
+        name.CopyTo(new Span<byte>(text, 32));
+        text[name.Length] = 0;
+        return Libc.if_nametoindex(text);
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    struct Linger
+    {
+        public int On;
+        public int Seconds;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    struct FilterStep
+    {
+        public ushort Code;
+        public byte IfTrue;
+        public byte IfFalse;
+        public uint Operand;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    struct FilterProgram
+    {
+        public ushort Length;
+        public FilterStep* Steps;
+    }
+
+    /// <summary>struct ucred.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    public struct PeerIds
+    {
+        public int Pid;
+        public uint User;
+        public uint Group;
+    }
+}

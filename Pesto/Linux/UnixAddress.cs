@@ -1,0 +1,46 @@
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace Pesto.Linux;
+
+/// <summary>A sockaddr_un: the path of a UNIX socket in the file system, at most 107 bytes.</summary>
+[StructLayout(LayoutKind.Sequential, Size = 112)]
+public unsafe struct UnixAddress
+{
+    ushort family;
+    fixed byte path[108];
+
+    public const int LongestPath = 107;
+
+    /// <summary>Fails if the path is empty, too long, or has a NUL.</summary>
+    public static bool TryCreate(string text, out UnixAddress address)
+    {
+        address = default;
+        address.family = 1;
+        int length = Encoding.UTF8.GetByteCount(text);
+        if (length is 0 or > LongestPath || text.Contains('\0'))
+            return false;
+        fixed (byte* p = address.path)
+            Encoding.UTF8.GetBytes(text, new Span<byte>(p, 108));
+        return true;
+    }
+
+    public Result Bind(int fd)
+    {
+        fixed (UnixAddress* p = &this)
+            return Result.Of(Libc.bind(fd, p, 2 + 108));
+    }
+
+    /// <summary>Connects; waits for a place in the server's backlog unless the socket is non-blocking (EAGAIN).</summary>
+    public Result Connect(int fd)
+    {
+        fixed (UnixAddress* p = &this)
+        {
+            Result result;
+            do
+                result = Result.Of(Libc.connect_wait(fd, p, 2 + 108));
+            while (result.Is(Errno.EINTR));
+            return result;
+        }
+    }
+}
