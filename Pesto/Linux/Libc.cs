@@ -74,6 +74,11 @@ static unsafe class Libc
     [DllImport(C)] public static extern uint getegid();
     [DllImport(C)] public static extern int setsid();
     [DllImport(C)] public static extern int setns(int fd, int type);
+    [DllImport(C)] public static extern int ioctl(int fd, nuint request, void* argument);
+    [DllImport(C)] public static extern nint syscall(nint number, nint first, nint second);
+    [DllImport(C)] public static extern int setgroups(nuint count, void* groups);
+    [DllImport(C)] public static extern int setgid(uint group);
+    [DllImport(C)] public static extern int setuid(uint user);
     [DllImport(C)] public static extern int execve(byte* path, byte** argv, byte** environment);
     [DllImport(C)] public static extern int posix_spawn(int* pid, byte* path, void* actions, void* attributes, byte** argv, byte** environment);
     [DllImport(C)] public static extern int posix_spawnattr_init(void* attributes);

@@ -15,6 +15,35 @@ public static unsafe class Processes
 
     public static uint Group => Libc.getegid();
 
+    /// <summary>Gives up this process's user and groups for others, for good. Fails with EPERM for who is not root.</summary>
+    public static Result Become(uint user, uint group)
+    {
+        Result done = Result.Of(Libc.setgroups(0, null));
+        if (done.Ok)
+            done = Result.Of(Libc.setgid(group));
+        return done.Ok ? Result.Of(Libc.setuid(user)) : done;
+    }
+
+    /// <summary>A descriptor that becomes readable when a process ends; ESRCH if there is none, EINVAL if it is only a thread.</summary>
+    public static Result Watch(int pid)
+    {
+        const int PidfdOpen = 434;
+        return Result.Of(Libc.syscall(PidfdOpen, pid, 0));
+    }
+
+    /// <summary>The path of a program in one of the folders of PATH, or null.</summary>
+    public static string? FindProgram(string name)
+    {
+        foreach (string folder in (System.Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':'))
+        {
+            string path = $"{folder}/{name}";
+            if (folder.StartsWith('/') && Files.IsExecutable(path))
+                return path;
+        }
+
+        return null;
+    }
+
     /// <summary>Raises the limit of descriptors to the most that this process may have, and returns it.</summary>
     public static long RaiseDescriptorLimit()
     {
