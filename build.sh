@@ -3,6 +3,7 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 cd "$here"
+PATH=$PATH:/usr/sbin:/sbin # not in an ordinary user's PATH on Debian
 
 usage() {
   cat <<'END'

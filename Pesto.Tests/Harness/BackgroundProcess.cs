@@ -32,6 +32,12 @@ sealed class BackgroundProcess : IDisposable
 
     public string Errors => Text(this.errors);
 
+    /// <summary>How many descriptors it has open.</summary>
+    public int Descriptors => Directory.GetFileSystemEntries($"/proc/{this.Id}/fd").Length;
+
+    /// <summary>The memory that it has resident, in bytes.</summary>
+    public long Resident => long.Parse(File.ReadAllText($"/proc/{this.Id}/statm").Split(' ')[1]) * Environment.SystemPageSize;
+
     public void Write(string text)
     {
         try

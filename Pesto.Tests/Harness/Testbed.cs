@@ -27,23 +27,23 @@ sealed class Testbed : IDisposable
     public Command Pesto(params string[] arguments) => new Command(Programs.Pesto, arguments).In(this.Host).As(this.Owner);
 
     /// <summary>Starts `pesto serve` and waits until it answers.</summary>
-    public Forwarder Serve(params string[] arguments)
+    public RunningForwarder Serve(params string[] arguments)
     {
         string control = this.Folder["control"];
-        return new Forwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
     }
 
     /// <summary>
     /// Starts the real pasta, which forwards nothing until it is told to. Limited to splicing, it needs no uplink and leaves
     /// the container's network as it is.
     /// </summary>
-    public Forwarder ServeRealPasta()
+    public RunningForwarder ServeRealPasta()
     {
         string control = this.Folder["control"];
         // As root it would change to "nobody", who may not enter the container.
         string[] target = this.Owner == null ? ["--runas", "0", "--netns", this.Container.Name!] : [$"{this.Container.HolderId}"];
         Command pasta = new(Programs.RealPasta, ["-f", "-c", control, "--splice-only", "-t", "none", "-u", "none", "-T", "none", "-U", "none", .. target]);
-        return new Forwarder(this, control, pasta.In(this.Host).As(this.Owner).Start());
+        return new RunningForwarder(this, control, pasta.In(this.Host).As(this.Owner).Start());
     }
 
     public void Dispose()
@@ -55,11 +55,11 @@ sealed class Testbed : IDisposable
 }
 
 /// <summary>A running forwarder, ours or the real pasta, behind its control socket.</summary>
-sealed class Forwarder : IDisposable
+sealed class RunningForwarder : IDisposable
 {
     readonly Testbed bed;
 
-    public Forwarder(Testbed bed, string control, BackgroundProcess process)
+    public RunningForwarder(Testbed bed, string control, BackgroundProcess process)
     {
         this.bed = bed;
         this.Control = control;

@@ -11,7 +11,7 @@ public sealed class ClientTests
     {
         Programs.NeedPeers();
         using Testbed ours = new(), theirs = new();
-        using Forwarder one = ours.ServeRealPasta(), other = theirs.ServeRealPasta();
+        using RunningForwarder one = ours.ServeRealPasta(), other = theirs.ServeRealPasta();
         Session.Compare(one, (pasta, options) => pasta.Pesto(options), other, (pasta, options) => pasta.RealPesto(options));
     }
 
@@ -20,7 +20,7 @@ public sealed class ClientTests
     {
         Programs.NeedPeers();
         using Testbed bed = new();
-        using Forwarder pasta = bed.ServeRealPasta();
+        using RunningForwarder pasta = bed.ServeRealPasta();
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside");
         for (int port = 8000; port < 8020; port++)
         {
@@ -35,7 +35,7 @@ public sealed class ClientTests
     {
         Programs.NeedPeers();
         using Testbed bed = new();
-        using Forwarder pasta = bed.ServeRealPasta();
+        using RunningForwarder pasta = bed.ServeRealPasta();
         Assert.Equal(0, pasta.Pesto("-t", "8080").ExitStatus);
         string before = pasta.RealPesto().Output;
         using TcpService taken = TcpService.Echo(bed.Host, 9000);
@@ -51,7 +51,7 @@ public sealed class ClientTests
         Programs.NeedPeers();
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
-        using Forwarder pasta = bed.ServeRealPasta();
+        using RunningForwarder pasta = bed.ServeRealPasta();
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside");
         Assert.Equal(0, pasta.Pesto("-t", "8080:80").ExitStatus);
         using Socket client = bed.Host.Connect(8080);

@@ -13,7 +13,7 @@ public sealed class ServerTests
     {
         Programs.NeedPeers();
         using Testbed ours = new(), theirs = new();
-        using Forwarder one = ours.Serve(Nothing), other = theirs.ServeRealPasta();
+        using RunningForwarder one = ours.Serve(Nothing), other = theirs.ServeRealPasta();
         Session.Compare(one, (pesto, options) => pesto.RealPesto(options), other, (pasta, options) => pasta.RealPesto(options));
     }
 
@@ -22,7 +22,7 @@ public sealed class ServerTests
     {
         Programs.NeedPeers();
         using Testbed bed = new();
-        using Forwarder pesto = bed.Serve(Nothing);
+        using RunningForwarder pesto = bed.Serve(Nothing);
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside"), outside = TcpService.Says(bed.Host, 5432, "outside");
         using UdpEcho echo = new(bed.Container, 53);
         Assert.Equal(0, pesto.RealPesto("-t", "8080:80", "-u", "5353:53", "-T", "5432").ExitStatus);
@@ -38,7 +38,7 @@ public sealed class ServerTests
     {
         Programs.NeedPeers();
         using Testbed bed = new();
-        using Forwarder pesto = bed.Serve("-t", "8080:80");
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService inside = TcpService.Echo(bed.Container, 80);
         using ConnectLoop clients = new(bed.Host, 8080);
         clients.WaitForMore(10);
@@ -58,7 +58,7 @@ public sealed class ServerTests
         Programs.NeedPeers();
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
-        using Forwarder pesto = bed.Serve(Nothing);
+        using RunningForwarder pesto = bed.Serve(Nothing);
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside");
         Assert.Equal(0, pesto.RealPesto("-t", "8080:80").ExitStatus);
         Eventually.True(() => bed.Host.Accepts(8080), "the rule is in force");

@@ -37,7 +37,7 @@ static class Session
     ];
 
     /// <summary>Takes every step with both and compares what each client says, to the byte, and what either client then finds.</summary>
-    public static void Compare(Forwarder one, Func<Forwarder, string[], Finished> oneClient, Forwarder other, Func<Forwarder, string[], Finished> otherClient)
+    public static void Compare(RunningForwarder one, Func<RunningForwarder, string[], Finished> oneClient, RunningForwarder other, Func<RunningForwarder, string[], Finished> otherClient)
     {
         foreach (string[] step in Steps)
         {
@@ -52,7 +52,7 @@ static class Session
     }
 
     /// <summary>What a client did, without the words of its errors and the name of its socket, the only things that may differ.</summary>
-    static string Said(string options, Forwarder to, Finished finished) => string.Join(
+    static string Said(string options, RunningForwarder to, Finished finished) => string.Join(
         '\n',
         $"pesto {options}",
         $"exit status {finished.ExitStatus}, {(finished.Errors.Length > 0 ? "errors" : "no errors")}",

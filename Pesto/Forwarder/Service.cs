@@ -154,19 +154,20 @@ public sealed class Service
         return this.ReportFailures();
     }
 
+    /// <summary>False if a port failed that was asked for by number, or if all did.</summary>
     unsafe bool ReportFailures()
     {
-        bool fatal = false;
+        bool strict = false;
         foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
         {
             Rule* rule = this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule);
-            if (rule->IsWeak)
-                continue;
+            strict |= !rule->IsWeak;
             Log.Error($"{BindFailure.Text(in *rule, failure.Port, failure.Error)}");
-            fatal = true;
         }
 
-        return !fatal;
+        if (this.transaction.FailureCount > this.transaction.Failures.Length)
+            Log.Error($"and {this.transaction.FailureCount - this.transaction.Failures.Length} more ports");
+        return !strict && (this.transaction.FailureCount == 0 || this.listeners.Count > 0);
     }
 
     static PortRange EphemeralPorts()

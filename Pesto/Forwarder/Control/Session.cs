@@ -7,23 +7,30 @@ namespace Pesto.Forwarder;
 
 /// <summary>
 /// The exchange with the client whose turn it is, as a state machine that never waits: greet it with the tables, receive
-/// new ones into the shadow tables, have them applied, close. What breaks off, stalls or is invalid changes nothing.
+/// new ones into the shadow tables, have them applied, and commit. A client of version 2 commits by sending; one that
+/// knows transactions is told the verdict and the outcome, and decides. What breaks off, stalls or is invalid before a
+/// commit leaves no trace.
 /// </summary>
 public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
-    const int OutputSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
+    const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
+    const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
     readonly Loop loop;
     readonly Tables tables;
     readonly Transaction transaction;
+    readonly UpdateReader update;
     readonly long timeout;
     readonly int mostSockets;
     readonly SelfForwarding? selfForwarding;
     readonly int kind;
     readonly Action whenApplied;
+    readonly Action whenEnded;
     readonly NativeArray<byte> input = new(InputSize);
-    readonly NativeArray<byte> output = new(OutputSize);
+
+    // Holds a listing that a slow client has not read yet, and all that can come behind it.
+    readonly NativeArray<byte> output = new(ListingSize + Transactions.HeadSize + Transactions.VerdictSize + Transactions.LongestText + (2 * OutcomeSize));
 
     State state;
     int fd = -1;
@@ -35,19 +42,22 @@ public sealed unsafe class Session : IEventHandler, ITimed
     int outputLength;
     bool watched;
 
-    // Where the update that is being received has got to.
-    int pif;
-    uint rulesToCome;
+    // Of the message that is being received: what is still to come of its body.
+    uint bodyToCome;
+    long confirmation;
+    DoneStatus done;
 
     public Session(Loop loop, Tables tables, Transaction transaction, long timeout, int mostSockets, SelfForwarding? selfForwarding)
     {
         this.loop = loop;
         this.tables = tables;
         this.transaction = transaction;
+        this.update = new(tables);
         this.timeout = timeout;
         this.mostSockets = mostSockets;
         this.selfForwarding = selfForwarding;
         this.whenApplied = this.OnApplied;
+        this.whenEnded = this.OnEnded;
         this.kind = loop.AddHandler(this);
         loop.AddTimed(this);
     }
@@ -56,14 +66,35 @@ public sealed unsafe class Session : IEventHandler, ITimed
     {
         Idle,
 
-        /// <summary>The next byte is a pif's number or the end.</summary>
-        AtTable,
+        /// <summary>The first byte will tell which kind of client it is.</summary>
+        Greeted,
 
-        /// <summary>Rules of a table are to come.</summary>
-        InTable,
+        /// <summary>Version 2: the tables are being received.</summary>
+        Receiving,
 
-        /// <summary>The transaction is under way; the client is not listened to.</summary>
+        /// <summary>Version 2: the tables are being put in force for good.</summary>
+        Replacing,
+
+        /// <summary>The message with the tables is to come.</summary>
+        BeforeTables,
+
+        /// <summary>The tables are being received.</summary>
+        InTables,
+
+        /// <summary>The tables are valid: the client will apply them, or hang up.</summary>
+        Staged,
+
+        /// <summary>They are being put in force.</summary>
         Applying,
+
+        /// <summary>They are in force: the client will commit or roll back.</summary>
+        Applied,
+
+        /// <summary>The transaction is being ended.</summary>
+        Ending,
+
+        /// <summary>All is said; what is not sent yet is.</summary>
+        Closing,
     }
 
     public bool IsIdle => this.state == State.Idle;
@@ -71,28 +102,29 @@ public sealed unsafe class Session : IEventHandler, ITimed
     /// <summary>Called when the client is gone and the next may begin.</summary>
     public Action? Ended { get; set; }
 
+    /// <summary>The client is not listened to: what it does changes nothing now.</summary>
+    bool IsDeaf => this.state is State.Replacing or State.Applying or State.Ending;
+
     public void Begin(int client, Sockets.PeerIds who)
     {
         this.fd = client;
         this.peer = who;
         this.generation++;
-        this.state = State.AtTable;
+        this.state = State.Greeted;
         this.inputLength = this.outputAt = 0;
         this.outputLength = this.WriteListing();
         this.deadline = this.loop.Now + this.timeout;
-        this.tables.ClearShadow();
-        if (this.Flush())
-            this.Watch();
+        this.Flush();
     }
 
     public void OnEvents(EventKey key, Events events)
     {
-        if (!key.IsOf(this.generation) || this.state is State.Idle or State.Applying)
+        if (!key.IsOf(this.generation) || this.state == State.Idle || this.IsDeaf)
             return;
-        if (this.outputAt < this.outputLength && !this.Flush())
-            return;
-        this.Watch();
-        if ((events & ~Events.Out) != 0)
+        this.Flush();
+        if (this.state == State.Closing && (events & Events.HangUp) != 0)
+            this.End();
+        else if (this.state is not (State.Idle or State.Closing))
             this.Receive();
     }
 
@@ -100,7 +132,14 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     public void OnTime(long now)
     {
-        Log.Warn($"control: user {this.peer.User} (process {this.peer.Pid}) stalled for {this.timeout} ms: dropped, nothing changed");
+        if (this.state == State.Applied)
+        {
+            this.Say($"did not commit in time");
+            this.RollBack(DoneStatus.TimedOut);
+            return;
+        }
+
+        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
         this.End();
     }
 
@@ -113,7 +152,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
         {
             Tables.PifEntry entry = this.tables.Pifs[i];
             ReadOnlySpan<Rule> rules = this.tables.Rules(i, this.tables.Active);
-            Wire.WritePif(to[at..], entry.Number, entry.Name, entry.Capabilities, rules.Length);
+            Wire.WritePif(to[at..], entry.Number, entry.Name, entry.Capabilities | Capabilities.Transactions, rules.Length);
             at += Wire.PifSize;
             foreach (ref readonly Rule rule in rules)
             {
@@ -126,8 +165,8 @@ public sealed unsafe class Session : IEventHandler, ITimed
         return at;
     }
 
-    /// <summary>Sends what is still to be sent; false if the client is gone.</summary>
-    bool Flush()
+    /// <summary>Sends what is still to be sent, and asks for the events that the state needs; ends the session if the client is gone.</summary>
+    void Flush()
     {
         while (this.outputAt < this.outputLength)
         {
@@ -142,33 +181,51 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!sent.Is(Errno.EINTR))
             {
-                this.End();
-                return false;
+                this.Lose();
+                return;
             }
         }
 
-        return true;
+        if (this.outputAt < this.outputLength)
+        {
+            this.Watch(Events.Out | (this.state == State.Closing ? Events.None : Events.In | Events.ReadHangUp));
+            return;
+        }
+
+        this.outputAt = this.outputLength = 0;
+        if (this.state == State.Closing)
+            this.End();
+        else
+            this.Watch(Events.In | Events.ReadHangUp);
     }
 
-    void Watch()
+    void Watch(Events interest)
     {
-        Events interest = Events.In | Events.ReadHangUp | (this.outputAt < this.outputLength ? Events.Out : Events.None);
         ulong data = new EventKey(this.kind, 0, this.generation).Word;
-        Result done = this.watched ? this.loop.Epoll.Change(this.fd, interest, data) : this.loop.Epoll.Watch(this.fd, interest, data);
-        this.watched = done.Ok;
-        if (!done.Ok)
-            this.End();
+        Result result = this.watched ? this.loop.Epoll.Change(this.fd, interest, data) : this.loop.Epoll.Watch(this.fd, interest, data);
+        this.watched = result.Ok;
+        if (!result.Ok)
+            this.Lose();
+    }
+
+    /// <summary>Stops listening to the client: its hanging up would be told again and again.</summary>
+    void Ignore()
+    {
+        this.deadline = long.MaxValue;
+        if (this.watched)
+            _ = this.loop.Epoll.Forget(this.fd).Ok;
+        this.watched = false;
     }
 
     void Receive()
     {
-        while (this.state is State.AtTable or State.InTable)
+        while (this.state is not (State.Idle or State.Closing) && !this.IsDeaf)
         {
             Result received = Sockets.Receive(this.fd, this.input.Pointer + this.inputLength, InputSize - this.inputLength);
             if (received.Ok && received.Value > 0)
             {
                 this.inputLength += received.Value;
-                this.Parse();
+                this.ParseAll();
             }
             else if (received.Is(Errno.EAGAIN))
             {
@@ -176,127 +233,286 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!received.Is(Errno.EINTR))
             {
-                // A client that only looks hangs up now; so does one whose update breaks off.
-                if (this.inputLength > 0 || this.state == State.InTable)
-                    Log.Info($"control: user {this.peer.User} (process {this.peer.Pid}): update broke off, nothing changed");
-                this.End();
+                this.Lose();
             }
         }
     }
 
-    /// <summary>Takes in what is complete; what is not stays at the beginning of the input.</summary>
-    void Parse()
+    /// <summary>The client hung up. One that only looked does so; any other takes its update with it.</summary>
+    void Lose()
     {
-        int at = 0;
-        ReadOnlySpan<byte> all = this.input.Span[..this.inputLength];
-        while (true)
+        switch (this.state)
         {
-            ReadOnlySpan<byte> rest = all[at..];
-            if (this.state == State.InTable && this.rulesToCome > 0)
+            case State.Greeted or State.Closing:
+                this.End();
+                break;
+            case State.Applied:
+                this.Say($"hung up without committing");
+                this.RollBack(DoneStatus.ProtocolError);
+                break;
+            default:
+                this.Say($"hung up: nothing changed");
+                this.End();
+                break;
+        }
+    }
+
+    void ParseAll()
+    {
+        while (!this.IsDeaf && this.state is not (State.Idle or State.Closing))
+        {
+            ReadOnlySpan<byte> bytes = this.input.Span[..this.inputLength];
+            uint generationBefore = this.generation;
+            int taken = this.state switch
             {
-                if (rest.Length < Wire.RuleSize)
-                    break;
-                if (!this.TakeRule(Wire.ReadRule(rest)))
-                    return;
-                at += Wire.RuleSize;
-                this.rulesToCome--;
-            }
-            else if (rest.Length > 0 && rest[0] == Wire.End)
-            {
-                this.Apply();
+                State.Greeted => this.TakeFirst(bytes),
+                State.Receiving or State.InTables => this.TakeUpdate(bytes),
+                _ => this.TakeMessage(bytes),
+            };
+            // The session may have ended, and even the next one begun, whose input is none of this.
+            if (taken < 0 || this.generation != generationBefore)
                 return;
-            }
-            else
-            {
-                this.state = State.AtTable;
-                if (rest.Length < Wire.TableSize)
-                {
-                    if (rest.Length > 0 && !this.IsKnownPif(rest[0]))
-                        return;
-                    break;
-                }
+            bytes[taken..].CopyTo(this.input.Span);
+            this.inputLength -= taken;
+            if (taken == 0)
+                return;
+        }
+    }
 
-                if (!this.IsKnownPif(rest[0]))
-                    return;
-                this.pif = this.tables.IndexOf(rest[0]);
-                this.rulesToCome = BinaryPrimitives.ReadUInt32BigEndian(rest[1..]);
-                if (this.rulesToCome > RuleCheck.MostRules)
-                {
-                    this.Reject($"table {this.tables.Pifs[this.pif].Name}: {this.rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
-                    return;
-                }
-
-                at += Wire.TableSize;
-                this.state = State.InTable;
-            }
+    // Each of these says how many bytes it took; 0 for needing more, -1 if there is no use in going on.
+    int TakeFirst(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.IsEmpty)
+            return 0;
+        if (bytes[0] != Transactions.Magic[0])
+        {
+            this.update.Begin();
+            this.state = State.Receiving;
+            return this.TakeUpdate(bytes);
         }
 
-        all[at..].CopyTo(this.input.Span);
-        this.inputLength -= at;
+        if (bytes.Length < Transactions.HelloSize)
+            return 0;
+        if (!Transactions.IsHello(bytes))
+        {
+            this.Say($"asks for what this version does not know: dropped");
+            this.End();
+            return -1;
+        }
+
+        this.state = State.BeforeTables;
+        return Transactions.HelloSize;
     }
 
-    bool IsKnownPif(byte number)
+    int TakeMessage(ReadOnlySpan<byte> bytes)
     {
-        if (this.tables.IndexOf(number) >= 0)
-            return true;
-        this.Reject($"there is no pif {number}");
-        return false;
+        if (this.bodyToCome > 0)
+        {
+            // Of a message that may be skipped.
+            int skipped = (int)Math.Min(this.bodyToCome, (uint)bytes.Length);
+            this.bodyToCome -= (uint)skipped;
+            return skipped;
+        }
+
+        if (bytes.Length < Transactions.HeadSize)
+            return 0;
+        uint length = BinaryPrimitives.ReadUInt32BigEndian(bytes[1..]);
+        switch (this.state, (MessageType)bytes[0])
+        {
+            case (State.BeforeTables, MessageType.Tables):
+                this.bodyToCome = length;
+                this.update.Begin();
+                this.state = State.InTables;
+                return Transactions.HeadSize;
+            case (State.Staged, MessageType.Apply) when length == 4:
+                if (bytes.Length < Transactions.HeadSize + 4)
+                    return 0;
+                this.Apply(BinaryPrimitives.ReadUInt32BigEndian(bytes[Transactions.HeadSize..]));
+                return Transactions.HeadSize + 4;
+            case (State.Applied, MessageType.Commit) when length == 0:
+                this.Ignore();
+                this.state = State.Ending;
+                this.done = DoneStatus.Committed;
+                this.transaction.Commit(this.whenEnded);
+                return Transactions.HeadSize;
+            case (State.Applied, MessageType.Rollback) when length == 0:
+                this.RollBack(DoneStatus.RolledBack);
+                return Transactions.HeadSize;
+            default:
+                break;
+        }
+
+        if (Transactions.MaySkip(bytes[0]))
+        {
+            this.bodyToCome = length;
+            return Transactions.HeadSize;
+        }
+
+        this.Say($"broke the protocol with a message of type {bytes[0]} and length {length}");
+        if (this.state == State.Applied)
+            this.RollBack(DoneStatus.ProtocolError);
+        else
+            this.End();
+        return -1;
     }
 
-    bool TakeRule(in Rule rule)
+    int TakeUpdate(ReadOnlySpan<byte> bytes)
     {
-        RuleFault fault = this.tables.AddToShadow(this.pif, in rule, out int conflicting);
-        if (fault == RuleFault.None)
-            return true;
-        int position = this.tables.Rules(this.pif, this.tables.Shadow).Length;
-        this.Reject(conflicting < 0
-            ? $"{this.tables.Pifs[this.pif].Name} rule {position}: {fault.Text()}"
-            : $"{this.tables.Pifs[this.pif].Name} rule {position}: {fault.Text()} (rule {conflicting})");
-        return false;
+        bool inMessage = this.state == State.InTables;
+        if (inMessage && bytes.Length > this.bodyToCome)
+            bytes = bytes[..(int)this.bodyToCome];
+        UpdateReader.Progress progress = this.update.Take(bytes, out int taken);
+        this.bodyToCome -= inMessage ? (uint)taken : 0;
+        if (progress == UpdateReader.Progress.NeedsMore && inMessage && bytes.Length - taken == this.bodyToCome)
+        {
+            // The body is over, and the update is not.
+            this.Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "the update breaks off");
+            return -1;
+        }
+
+        if (progress == UpdateReader.Progress.NeedsMore)
+            return taken;
+        if (progress == UpdateReader.Progress.Invalid)
+            this.Refuse(VerdictStatus.Invalid, this.update.FaultPif, this.update.FaultRule, this.update.Reason);
+        else if (inMessage && this.bodyToCome > 0)
+            this.Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "bytes behind the end of the update");
+        else
+            this.Judge();
+        return this.state is State.Staged or State.Replacing ? taken : -1;
     }
 
-    void Reject(string reason)
-    {
-        Log.Warn($"control: user {this.peer.User} (process {this.peer.Pid}): update refused, nothing changed: {reason}");
-        this.End();
-    }
-
-    void Apply()
+    /// <summary>The update is complete and each rule is valid: looks at it as a whole.</summary>
+    void Judge()
     {
         int wanted = this.tables.SocketsWanted(this.tables.Shadow);
         if (wanted > this.mostSockets)
         {
-            this.Reject($"the tables need {wanted} listening sockets, and {this.mostSockets} are possible under the limit of descriptors");
+            this.Refuse(
+                VerdictStatus.TooManySockets,
+                0,
+                Transactions.NoRule,
+                $"the tables want {wanted} listening sockets, and {this.mostSockets} are possible under the limit of descriptors");
             return;
         }
 
-        string? loops = this.selfForwarding?.Find(this.tables, this.tables.Shadow);
-        if (loops != null)
+        if (this.selfForwarding?.Find(this.tables, this.tables.Shadow) is string loops)
         {
-            this.Reject(loops);
+            this.Refuse(VerdictStatus.SelfForwarding, 0, Transactions.NoRule, loops);
             return;
         }
 
+        if (this.state == State.InTables)
+        {
+            this.state = State.Staged;
+            this.deadline = this.loop.Now + this.timeout;
+            this.outputLength += Transactions.WriteVerdict(this.output.Span[this.outputLength..], VerdictStatus.Valid, 0, Transactions.NoRule, "");
+            this.Flush();
+            return;
+        }
+
+        // The update is complete, so hanging up is no reason to stop.
+        this.Ignore();
+        this.state = State.Replacing;
+        this.transaction.Apply(commit: true, this.whenEnded);
+    }
+
+    void Refuse(VerdictStatus status, byte pif, uint rule, string reason)
+    {
+        this.Say($"update refused, nothing changed: {reason}");
+        if (this.state == State.InTables)
+        {
+            this.outputLength += Transactions.WriteVerdict(this.output.Span[this.outputLength..], status, pif, rule, reason);
+            this.state = State.Closing;
+            this.Flush();
+        }
+        else
+        {
+            this.End();
+        }
+    }
+
+    void Apply(uint seconds)
+    {
+        this.confirmation = Math.Max(this.timeout, Math.Min(seconds, Transactions.LongestConfirmation) * 1000L);
+        this.Ignore();
         this.state = State.Applying;
-        this.deadline = long.MaxValue;
-        // The client is not listened to meanwhile, and its hanging up is no reason to stop either: the update is complete.
-        _ = this.loop.Epoll.Forget(this.fd).Ok;
-        this.watched = false;
-        this.transaction.Apply(commit: true, this.whenApplied);
+        this.transaction.Apply(commit: false, this.whenApplied);
     }
 
     void OnApplied()
     {
-        foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
+        this.state = State.Applied;
+        this.deadline = this.loop.Now + this.confirmation;
+        this.WriteOutcome(MessageType.Outcome, this.transaction.Failures, this.transaction.FailureCount);
+        this.Flush();
+        if (this.state == State.Applied)
+            this.ParseAll();
+    }
+
+    void RollBack(DoneStatus status)
+    {
+        this.Ignore();
+        this.state = State.Ending;
+        this.done = status;
+        this.transaction.Rollback(this.whenEnded);
+    }
+
+    /// <summary>The transaction is over: the new tables are in force for good, or the old ones again.</summary>
+    void OnEnded()
+    {
+        if (this.state == State.Replacing)
         {
-            Rule* rule = this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule);
-            if (!rule->IsWeak)
-                Log.Warn($"{BindFailure.Text(in *rule, failure.Port, failure.Error)}");
+            this.LogFailures();
+            this.LogEnd("replaced the tables");
+            this.End();
+            return;
         }
 
-        Log.Info($"control: user {this.peer.User} (process {this.peer.Pid}) replaced the tables: sockets: {this.transaction.Stolen} kept, {this.transaction.Opened} opened, {this.transaction.Closed} closed, {this.transaction.FailureCount} failed");
-        this.End();
+        if (this.done == DoneStatus.Committed)
+            this.LogFailures();
+        this.LogEnd(this.done == DoneStatus.Committed ? "replaced the tables" : "rolled back");
+        // Nothing that a rollback needs can be lost: the old sockets were never closed.
+        this.WriteOutcome(MessageType.Done, default, 0);
+        this.state = State.Closing;
+        this.deadline = this.loop.Now + this.timeout;
+        this.Flush();
     }
+
+    void WriteOutcome(MessageType type, ReadOnlySpan<Transaction.Failure> failures, int count)
+    {
+        Span<byte> to = this.output.Span[this.outputLength..];
+        int at = Transactions.HeadSize;
+        if (type == MessageType.Done)
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(to[at..], (uint)this.done);
+            at += 4;
+        }
+
+        BinaryPrimitives.WriteUInt32BigEndian(to[at..], (uint)count);
+        BinaryPrimitives.WriteUInt32BigEndian(to[(at + 4)..], (uint)failures.Length);
+        at += Transactions.OutcomeSize;
+        foreach (ref readonly Transaction.Failure failure in failures)
+        {
+            Transactions.WriteEntry(to[at..], this.tables.Pifs[failure.Pif].Number, (uint)failure.Rule, failure.Port, failure.Error);
+            at += Transactions.EntrySize;
+        }
+
+        Transactions.WriteHead(to, type, at - Transactions.HeadSize);
+        this.outputLength += at;
+    }
+
+    void LogFailures()
+    {
+        foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
+            Log.Warn($"{BindFailure.Text(in *this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule), failure.Port, failure.Error)}");
+        if (this.transaction.FailureCount > this.transaction.Failures.Length)
+            Log.Warn($"and {this.transaction.FailureCount - this.transaction.Failures.Length} more ports");
+    }
+
+    void LogEnd(string what) => Log.Info(
+        $"control: user {this.peer.User} (process {this.peer.Pid}) {what}: sockets: {this.transaction.Stolen} kept, {this.transaction.Opened} opened, {this.transaction.Closed} closed, {this.transaction.FailureCount} failed");
+
+    void Say(string what) => Log.Warn($"control: user {this.peer.User} (process {this.peer.Pid}) {what}");
 
     void End()
     {
@@ -307,7 +523,9 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
         Descriptors.Close(this.fd);
         this.fd = -1;
+        this.generation++;
         this.watched = false;
+        this.bodyToCome = 0;
         this.state = State.Idle;
         this.deadline = long.MaxValue;
         this.Ended?.Invoke();

@@ -42,6 +42,9 @@ public sealed unsafe class Transaction : ITimed
     int atPort;
     int atSocket;
 
+    // Of the weak rule whose ports are being opened.
+    (int Pif, int Rule, int Count, Errno Error) weakFailures;
+
     public Transaction(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, bool freeBind)
     {
         this.loop = loop;
@@ -82,7 +85,10 @@ public sealed unsafe class Transaction : ITimed
 
     public bool IsIdle => this.phase == Phase.None;
 
-    /// <summary>How many sockets could not be opened, those of weak rules included.</summary>
+    /// <summary>
+    /// How many sockets could not be opened. Those of weak rules don't count, unless such a rule got none at all, which
+    /// counts once.
+    /// </summary>
     public int FailureCount { get; private set; }
 
     /// <summary>The first of them, at most 1,024.</summary>
@@ -101,6 +107,7 @@ public sealed unsafe class Transaction : ITimed
         Debug.Assert(this.phase == Phase.None, "one transaction at a time");
         this.FailureCount = this.Opened = this.Stolen = this.Closed = 0;
         this.atPif = this.atRule = this.atPort = 0;
+        this.weakFailures = default;
         this.endAtOnce = commit;
         this.whenDone = whenDone;
         this.Enter(Phase.Opening);
@@ -302,6 +309,16 @@ public sealed unsafe class Transaction : ITimed
     void AddFailure(int pif, int rule, ushort port, Errno error)
     {
         this.counters.SocketsFailed++;
+        Rule* wanted = this.tables.Rule(pif, this.tables.Shadow, rule);
+        if (wanted->IsWeak)
+        {
+            int before = this.weakFailures.Pif == pif && this.weakFailures.Rule == rule ? this.weakFailures.Count : 0;
+            this.weakFailures = (pif, rule, before + 1, error);
+            if (before + 1 < wanted->Ports)
+                return;
+            port = wanted->First;
+        }
+
         if (this.FailureCount < MostFailures)
             this.failures[this.FailureCount] = new() { Pif = pif, Rule = rule, Port = port, Error = error };
         this.FailureCount++;

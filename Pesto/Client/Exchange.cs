@@ -1,0 +1,105 @@
+using Pesto.Linux;
+using Pesto.Protocol;
+
+namespace Pesto.Client;
+
+/// <summary>One connection to a server's control socket: its tables come, and an update may go back.</summary>
+sealed class Exchange : IDisposable
+{
+    readonly string path;
+    readonly UnixStream stream;
+
+    Exchange(string path, UnixStream stream, ServerState state)
+    {
+        this.path = path;
+        this.stream = stream;
+        this.State = state;
+    }
+
+    public ServerState State { get; }
+
+    /// <summary>Connects and takes the server's listing.</summary>
+    /// <param name="timeout">Milliseconds to connect, and again until the listing must be complete: a server that dribbles gets no more.</param>
+    /// <exception cref="LinuxException">There is no server, or it does not answer in time.</exception>
+    /// <exception cref="ProtocolException">It is none that can be understood.</exception>
+    public static Exchange Open(string path, int timeout)
+    {
+        Errno error = UnixStream.Connect(path, timeout, out UnixStream? stream);
+        if (stream is null)
+            throw new LinuxException($"{path}: connect", error);
+        try
+        {
+            return new(path, stream, ReadState(path, stream, timeout));
+        }
+        catch
+        {
+            stream.Dispose();
+            throw;
+        }
+    }
+
+    static ServerState ReadState(string path, UnixStream stream, int timeout)
+    {
+        long end = Clock.Milliseconds + timeout;
+        byte[] buffer = new byte[ServerState.MostBytes];
+        int length = 0;
+        while (true)
+        {
+            ServerState? state;
+            int needed;
+            try
+            {
+                state = ServerState.Read(buffer.AsSpan(0, length), out needed);
+            }
+            catch (ProtocolException e)
+            {
+                throw new ProtocolException($"{path}: {e.Message}");
+            }
+
+            if (state is not null)
+                return state;
+            while (length < needed)
+                length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
+        }
+    }
+
+    static int ReadSome(string path, UnixStream stream, Span<byte> to, int timeout)
+    {
+        Result received = stream.Receive(to, timeout);
+        if (!received.Ok)
+            throw new LinuxException($"{path}: receive the tables", received.Error);
+        if (received.Value == 0)
+            throw new ProtocolException($"{path}: the server hung up before its listing was complete");
+        return received.Value;
+    }
+
+    /// <summary>Sends an update and waits until the server closes: then it is in force.</summary>
+    /// <param name="timeout">Milliseconds to wait for the end.</param>
+    /// <exception cref="ProtocolException">The server refuses the update, which leaves its tables as they were.</exception>
+    /// <exception cref="LinuxException">It does not get to an end in time.</exception>
+    public void Update(ReadOnlySpan<byte> update, int timeout)
+    {
+        Errno error = this.stream.Send(update);
+        if (error == Errno.None)
+            error = this.WaitForEnd(timeout);
+        // A server that hangs up before it has read everything has found something wrong with what it has read.
+        if (error is Errno.EPIPE or Errno.ECONNRESET)
+            throw new ProtocolException($"{this.path}: the server refused the update; its tables are as before");
+        if (error != Errno.None)
+            throw new LinuxException($"{this.path}: wait until the update is in force", error);
+    }
+
+    Errno WaitForEnd(int timeout)
+    {
+        this.stream.HalfClose();
+        long end = Clock.Milliseconds + timeout;
+        Span<byte> ignored = stackalloc byte[256];
+        Result received;
+        do
+            received = this.stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
+        while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
+        return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
+    }
+
+    public void Dispose() => this.stream.Dispose();
+}

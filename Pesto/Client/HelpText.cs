@@ -1,0 +1,65 @@
+namespace Pesto.Client;
+
+/// <summary>What --help and a wrong command line say.</summary>
+static class HelpText
+{
+    public const string Usage = """
+        Usage: pesto [OPTION]... PATH
+               pesto serve [OPTION]...
+
+        Shows or changes the port forwarding tables of the passt, pasta or pesto whose
+        control socket is PATH.
+
+          -t, --tcp-ports SPEC   TCP ports of the host, into the namespace or guest
+          -u, --udp-ports SPEC   UDP ports of the host, likewise
+          -T, --tcp-ns SPEC      TCP ports of the namespace's loopback, out to the host
+          -U, --udp-ns SPEC      UDP ports of the namespace's loopback, likewise
+          -A, --add              what follows is added to the tables
+          -D, --delete           what follows is deleted from the tables
+          -C, --clear PIF        empty the table HOST (-t, -u) or SPLICE (-T, -U)
+          -s, --show             print the tables before and after the change
+          -d, --debug            tell on standard error what happens
+          -h, --help             this text with more, and nothing else
+              --version          version and licence, and nothing else
+
+        """;
+
+    public const string Help = Usage + """
+
+        Without any of -A to -U, the tables are printed. Those options are carried out in
+        the order given, and sent as one update. Unless -A or -D comes before it, the
+        first SPEC for a table replaces what is in that table, TCP and UDP.
+
+        SPEC is "none", or [[ADDRESS][%INTERFACE]/]ITEM[,ITEM]... with ITEMs
+
+          PORT or FIRST-LAST     these ports, to the same ports
+          ...:PORT               to another port, or as many others: 22-80:32-90
+          ...:TARGET[/PORT]      to an address; needs a listening ADDRESS of its family
+          ~PORT or ~FIRST-LAST   not these, whatever else is said
+          all                    every port that is not ephemeral, as far as it is free
+          auto                   only while something listens on the target port
+
+        ADDRESS is where to listen: IPv4, IPv6 (in brackets or not), "*" or nothing for
+        all; -T and -U take none. "none" asks that there be no such rules. A SPEC with
+        nothing but exclusions and "auto" means all but these ports.
+
+        Examples:
+
+          pesto PATH                        print the tables
+          pesto -t 8080:80,8443:443 PATH    forward these two, and nothing else inbound
+          pesto -A -t 127.0.0.1/5432 PATH   one more, for clients on this host only
+          pesto -A -t '[::1]/80' PATH       the same with IPv6
+          pesto -D -u 5353:53 PATH          delete exactly this rule
+          pesto -A -t 0.0.0.0/80:10.0.0.5/8080 PATH
+                                            to a certain address behind the target
+          pesto -t ~22,auto PATH            follow what the container listens on, not 22
+          pesto -C HOST -C SPLICE PATH      forward nothing
+
+        Exit status: 0 if what was asked was done, else 1, with the reason on standard
+        error.
+
+        "pesto serve" is the forwarder itself: see "pesto serve --help". For a control
+        socket that is called "serve", write ./serve.
+
+        """;
+}

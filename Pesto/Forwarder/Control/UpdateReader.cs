@@ -1,0 +1,98 @@
+using System.Buffers.Binary;
+using Pesto.Protocol;
+using Pesto.Rules;
+
+namespace Pesto.Forwarder;
+
+/// <summary>Turns the bytes of an update into the shadow tables, as they come, and checks each rule when it is complete.</summary>
+public sealed class UpdateReader(Tables tables)
+{
+    int pif;
+    uint rulesToCome;
+
+    public enum Progress
+    {
+        /// <summary>Valid as far as it goes.</summary>
+        NeedsMore,
+
+        /// <summary>The final 0 was read; the shadow tables hold all that the update says.</summary>
+        Complete,
+
+        /// <summary><see cref="Reason"/> tells why.</summary>
+        Invalid,
+    }
+
+    /// <summary>Why the update is invalid, for people.</summary>
+    public string Reason { get; private set; } = "";
+
+    /// <summary>The number of the pif that the reason is about, as the client sent it.</summary>
+    public byte FaultPif { get; private set; }
+
+    /// <summary>The position of the rule that the reason is about, counted over all of the pif's, or <see cref="Transactions.NoRule"/>.</summary>
+    public uint FaultRule { get; private set; }
+
+    /// <summary>Empties the shadow tables and begins to read an update.</summary>
+    public void Begin()
+    {
+        this.rulesToCome = 0;
+        tables.ClearShadow();
+    }
+
+    /// <summary>Takes in what is complete, and says how many bytes that was; the rest is to be given again, with more behind it.</summary>
+    public Progress Take(ReadOnlySpan<byte> bytes, out int taken)
+    {
+        taken = 0;
+        while (true)
+        {
+            ReadOnlySpan<byte> rest = bytes[taken..];
+            if (this.rulesToCome > 0)
+            {
+                if (rest.Length < Wire.RuleSize)
+                    return Progress.NeedsMore;
+                if (!this.TakeRule(Wire.ReadRule(rest)))
+                    return Progress.Invalid;
+                taken += Wire.RuleSize;
+                this.rulesToCome--;
+                continue;
+            }
+
+            if (rest.Length == 0)
+                return Progress.NeedsMore;
+            if (rest[0] == Wire.End)
+            {
+                taken++;
+                return Progress.Complete;
+            }
+
+            this.pif = tables.IndexOf(rest[0]);
+            if (this.pif < 0)
+                return this.Fail(rest[0], Transactions.NoRule, $"there is no pif {rest[0]}");
+            if (rest.Length < Wire.TableSize)
+                return Progress.NeedsMore;
+            this.rulesToCome = BinaryPrimitives.ReadUInt32BigEndian(rest[1..]);
+            if (this.rulesToCome > RuleCheck.MostRules)
+                return this.Fail(rest[0], Transactions.NoRule, $"{tables.Pifs[this.pif].Name}: {this.rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
+            taken += Wire.TableSize;
+        }
+    }
+
+    bool TakeRule(in Rule rule)
+    {
+        RuleFault fault = tables.AddToShadow(this.pif, in rule, out int conflicting);
+        if (fault == RuleFault.None)
+            return true;
+        Tables.PifEntry entry = tables.Pifs[this.pif];
+        int position = tables.Rules(this.pif, tables.Shadow).Length;
+        string with = conflicting < 0 ? "" : $" ({RuleText.Text(in tables.Rules(this.pif, tables.Shadow)[conflicting])})";
+        this.Fail(entry.Number, (uint)position, $"{entry.Name} {RuleText.Text(in rule)}: {fault.Text()}{with}");
+        return false;
+    }
+
+    Progress Fail(byte pifNumber, uint rule, string reason)
+    {
+        this.FaultPif = pifNumber;
+        this.FaultRule = rule;
+        this.Reason = reason;
+        return Progress.Invalid;
+    }
+}

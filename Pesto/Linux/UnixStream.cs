@@ -1,0 +1,67 @@
+namespace Pesto.Linux;
+
+/// <summary>The client's end of a UNIX stream connection. Every call blocks for a limited time at most and goes on after a signal.</summary>
+public sealed unsafe class UnixStream : IDisposable
+{
+    const short POLLIN = 1;
+
+    readonly int fd;
+
+    UnixStream(int fd) => this.fd = fd;
+
+    /// <summary>Connects to a listening socket.</summary>
+    /// <param name="timeout">Milliseconds that connecting may take, and later every send without progress.</param>
+    /// <param name="stream">The connection, if there was no error.</param>
+    public static Errno Connect(string path, int timeout, out UnixStream? stream)
+    {
+        stream = null;
+        if (!UnixAddress.TryCreate(path, out UnixAddress address))
+            return path.Length == 0 ? Errno.ENOENT : Errno.ENAMETOOLONG;
+        Result socket = Sockets.UnixStream(blocking: true);
+        if (!socket.Ok)
+            return socket.Error;
+        UnixStream opened = new(socket.Value);
+        _ = Sockets.SetSendTimeout(opened.fd, timeout);
+        Result connected = address.Connect(opened.fd);
+        if (connected.Ok)
+            stream = opened;
+        else
+            opened.Dispose();
+        return connected.Is(Errno.EAGAIN) ? Errno.ETIMEDOUT : connected.Error;
+    }
+
+    /// <summary>Sends everything.</summary>
+    public Errno Send(ReadOnlySpan<byte> bytes)
+    {
+        while (!bytes.IsEmpty)
+        {
+            Result sent = Sockets.SendWaiting(this.fd, bytes);
+            if (!sent.Ok)
+                return sent.Is(Errno.EAGAIN) ? Errno.ETIMEDOUT : sent.Error;
+            bytes = bytes[sent.Value..];
+        }
+
+        return Errno.None;
+    }
+
+    /// <summary>Receives what there is, at least a byte; 0 when the other side has closed, ETIMEDOUT when nothing came in time.</summary>
+    /// <param name="timeout">Milliseconds.</param>
+    public Result Receive(Span<byte> to, int timeout)
+    {
+        long end = Clock.Milliseconds + timeout;
+        // struct pollfd: descriptor, then the events asked for and those that came, 16 bits each.
+        int* wait = stackalloc int[2] { this.fd, POLLIN };
+        Result ready;
+        do
+            ready = Result.Of(Libc.poll(wait, 1, (int)Math.Max(0, end - Clock.Milliseconds)));
+        while (ready.Is(Errno.EINTR));
+        if (!ready.Ok)
+            return ready;
+        return ready.Value == 0 ? Result.From(Errno.ETIMEDOUT) : Sockets.ReceiveWaiting(this.fd, to);
+    }
+
+    /// <summary>Says that nothing more will be sent.</summary>
+    public void HalfClose() => _ = Sockets.Shutdown(this.fd, Sockets.ShutWrite);
+
+    public void Dispose() => _ = Libc.close(this.fd);
+}
