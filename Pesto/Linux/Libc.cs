@@ -84,6 +84,9 @@ static unsafe class Libc
     [DllImport(C)] public static extern int posix_spawnattr_init(void* attributes);
     [DllImport(C)] public static extern int posix_spawnattr_setflags(void* attributes, short flags);
     [DllImport(C)] public static extern int posix_spawnattr_destroy(void* attributes);
+    [DllImport(C)] public static extern int posix_spawn_file_actions_init(void* actions);
+    [DllImport(C)] public static extern int posix_spawn_file_actions_addopen(void* actions, int fd, byte* path, int flags, uint mode);
+    [DllImport(C)] public static extern int posix_spawn_file_actions_destroy(void* actions);
     [DllImport(C)] public static extern int waitpid(int pid, int* status, int options);
     [DllImport(C)] public static extern int kill(int pid, int signal);
     [DllImport(C)] public static extern nint signal(int number, nint handler);

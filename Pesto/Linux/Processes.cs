@@ -112,6 +112,26 @@ public static unsafe class Processes
         return error == 0 ? Result.From(pid) : Result.From((Errno)error);
     }
 
+    /// <summary>Runs a program to its end, with nothing to read and nowhere to write, and gives what <see cref="Wait"/> gives.</summary>
+    public static Result RunSilently(string path, ReadOnlySpan<string> arguments)
+    {
+        byte** argv = Vector(arguments);
+        byte** environment = Environment([]);
+        byte* actions = stackalloc byte[256];
+        _ = Libc.posix_spawn_file_actions_init(actions);
+        int pid;
+        int error;
+        fixed (byte* p = Files.Text(path), none = Files.Text("/dev/null"))
+        {
+            for (int standard = 0; standard <= 2; standard++)
+                _ = Libc.posix_spawn_file_actions_addopen(actions, standard, none, Files.ReadWrite, 0);
+            error = Libc.posix_spawn(&pid, p, actions, null, argv, environment);
+        }
+
+        _ = Libc.posix_spawn_file_actions_destroy(actions);
+        return error == 0 ? Wait(pid) : Result.From((Errno)error);
+    }
+
     /// <summary>Waits for a child to end; gives its exit status, or 128 and the signal that ended it.</summary>
     public static Result Wait(int pid)
     {
