@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Pesto.Linux;
 using Pesto.Protocol;
 
@@ -99,6 +100,54 @@ sealed class Exchange : IDisposable
             received = this.stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
         while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
         return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
+    }
+
+    /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
+    public int ServerProcess => this.stream.PeerProcess;
+
+    /// <exception cref="LinuxException">The server is gone, or takes nothing in time.</exception>
+    public void Send(ReadOnlySpan<byte> bytes)
+    {
+        Errno error = this.stream.Send(bytes);
+        if (error != Errno.None)
+            throw new LinuxException($"{this.path}: send", error);
+    }
+
+    /// <summary>Waits for the server's next message of the transaction.</summary>
+    /// <param name="timeout">Milliseconds for all of it.</param>
+    /// <returns>Its body.</returns>
+    /// <exception cref="LinuxException">It does not come in time.</exception>
+    /// <exception cref="ProtocolException">The server hung up, or said something else.</exception>
+    public byte[] Await(MessageType type, int timeout)
+    {
+        long end = Clock.Milliseconds + timeout;
+        Span<byte> head = stackalloc byte[Transactions.HeadSize];
+        while (true)
+        {
+            this.ReceiveAll(head, end);
+            uint length = BinaryPrimitives.ReadUInt32BigEndian(head[1..]);
+            if (length > Transactions.LongestServerBody)
+                throw new ProtocolException($"{this.path}: the server announces a message of {length} bytes");
+            byte[] body = new byte[length];
+            this.ReceiveAll(body, end);
+            if (head[0] == (byte)type)
+                return body;
+            if (!Transactions.MaySkip(head[0]))
+                throw new ProtocolException($"{this.path}: the server sent a message of type {head[0]} where one of type {(byte)type} was due");
+        }
+    }
+
+    void ReceiveAll(Span<byte> to, long end)
+    {
+        while (!to.IsEmpty)
+        {
+            Result received = this.stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
+            if (!received.Ok)
+                throw new LinuxException($"{this.path}: wait for the server's answer", received.Error);
+            if (received.Value == 0)
+                throw new ProtocolException($"{this.path}: the server hung up in the middle of the transaction, which undoes it");
+            to = to[received.Value..];
+        }
     }
 
     public void Dispose() => this.stream.Dispose();

@@ -6,7 +6,8 @@ namespace Pesto.Linux;
 /// <summary>This process and those that it starts: identity, limits, signals, exec.</summary>
 public static unsafe class Processes
 {
-    public const int Interrupt = 2, Kill = 9, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    public const int Interrupt = 2, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    const int Kill = 9;
     const int MostDescriptors = 7;
 
     public static int Id => Libc.getpid();
@@ -132,6 +133,19 @@ public static unsafe class Processes
         return error == 0 ? Wait(pid) : Result.From((Errno)error);
     }
 
+    /// <summary>Whether a child has ended, without waiting; its exit status then, as <see cref="Wait"/> gives it.</summary>
+    public static bool HasEnded(int pid, out int exitStatus)
+    {
+        const int DontWait = 1;
+        int status;
+        Result result = Result.Of(Libc.waitpid(pid, &status, DontWait));
+        exitStatus = ExitStatus(status);
+        return !result.Ok || result.Value == pid;
+    }
+
+    /// <summary>Ends a process and those of its session that it leads.</summary>
+    public static void KillGroup(int pid) => _ = Libc.kill(-pid, Kill);
+
     /// <summary>Waits for a child to end; gives its exit status, or 128 and the signal that ended it.</summary>
     public static Result Wait(int pid)
     {
@@ -140,10 +154,10 @@ public static unsafe class Processes
         do
             result = Result.Of(Libc.waitpid(pid, &status, 0));
         while (result.Is(Errno.EINTR));
-        if (!result.Ok)
-            return result;
-        return Result.From((status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f));
+        return result.Ok ? Result.From(ExitStatus(status)) : result;
     }
+
+    static int ExitStatus(int status) => (status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f);
 
     // The vectors stay allocated: what follows is another program, or the end of this one soon.
     static byte** Vector(ReadOnlySpan<string> texts)
