@@ -7,7 +7,7 @@ namespace Pesto.Client;
 /// <summary>The client from its command line to its exit status.</summary>
 static class Entry
 {
-    /// <summary>Milliseconds that a server gets for its listing: others may have their turn first, and stall in it.</summary>
+    /// <summary>Milliseconds to wait for one's turn with a server that serves one client at a time.</summary>
     const int GreetingTimeout = 60_000;
 
     /// <returns>0, or 1 if anything failed.</returns>

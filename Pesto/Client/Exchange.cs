@@ -7,6 +7,9 @@ namespace Pesto.Client;
 /// <summary>One connection to a server's control socket: its tables come, and an update may go back.</summary>
 sealed class Exchange : IDisposable
 {
+    /// <summary>Milliseconds in which a listing that has begun must be complete: a server that dribbles gets no more.</summary>
+    const int ListingTimeout = 10_000;
+
     readonly string path;
     readonly UnixStream stream;
 
@@ -20,17 +23,17 @@ sealed class Exchange : IDisposable
     public ServerState State { get; }
 
     /// <summary>Connects and takes the server's listing.</summary>
-    /// <param name="timeout">Milliseconds to connect, and again until the listing must be complete: a server that dribbles gets no more.</param>
+    /// <param name="patience">Milliseconds until the listing must begin: others may have their turn first, and stall in it.</param>
     /// <exception cref="LinuxException">There is no server, or it does not answer in time.</exception>
     /// <exception cref="ProtocolException">It is none that can be understood.</exception>
-    public static Exchange Open(string path, int timeout)
+    public static Exchange Open(string path, int patience)
     {
-        Errno error = UnixStream.Connect(path, timeout, out UnixStream? stream);
+        Errno error = UnixStream.Connect(path, patience, out UnixStream? stream);
         if (stream is null)
             throw new LinuxException($"{path}: connect", error);
         try
         {
-            return new(path, stream, ReadState(path, stream, timeout));
+            return new(path, stream, ReadState(path, stream, patience));
         }
         catch
         {
@@ -39,9 +42,9 @@ sealed class Exchange : IDisposable
         }
     }
 
-    static ServerState ReadState(string path, UnixStream stream, int timeout)
+    static ServerState ReadState(string path, UnixStream stream, int patience)
     {
-        long end = Clock.Milliseconds + timeout;
+        long end = Clock.Milliseconds + patience;
         byte[] buffer = new byte[ServerState.MostBytes];
         int length = 0;
         while (true)
@@ -60,7 +63,12 @@ sealed class Exchange : IDisposable
             if (state is not null)
                 return state;
             while (length < needed)
+            {
+                bool begins = length == 0;
                 length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
+                if (begins)
+                    end = Clock.Milliseconds + ListingTimeout;
+            }
         }
     }
 

@@ -1,0 +1,112 @@
+using System.Globalization;
+using Pesto.Bench.Peers;
+
+namespace Pesto.Bench.Compare;
+
+/// <summary><c>compare</c>: the command line, and what is written where.</summary>
+sealed class CompareVerb
+{
+    readonly List<string> peers = [];
+    readonly List<string> loads = [];
+    readonly int rounds = 5;
+    readonly double seconds = 2;
+    readonly string? json;
+    readonly string? svg;
+
+    CompareVerb(string[] args)
+    {
+        List<string> words = this.peers;
+        for (int i = 0; i < args.Length; i++)
+        {
+            string Value() => ++i < args.Length ? args[i] : throw new ArgumentException($"{args[i - 1]} needs a value");
+            switch (args[i])
+            {
+                case "--load":
+                    words = this.loads;
+                    break;
+                case "--rounds":
+                    this.rounds = int.Parse(Value(), CultureInfo.InvariantCulture);
+                    break;
+                case "--seconds":
+                    this.seconds = double.Parse(Value(), CultureInfo.InvariantCulture);
+                    break;
+                case "--json":
+                    this.json = Value();
+                    break;
+                case "--svg":
+                    this.svg = Value();
+                    break;
+                case var option when option.StartsWith('-'):
+                    throw new ArgumentException($"{option}: no such option");
+                default:
+                    words.Add(args[i]);
+                    break;
+            }
+        }
+
+        if (this.rounds < 1 || this.seconds is not (> 0 and <= 60))
+            throw new ArgumentException("at least one round, of more than 0 and at most 60 seconds");
+    }
+
+    public static int Run(string[] args)
+    {
+        CompareVerb options = new(args[1..]);
+        // Checked before anything is set up.
+        List<Load> loads = options.ChosenLoads();
+        List<Peer> peers = ChosenPeers(options.peers);
+        return Isolation.Run(args, () => options.Compare(peers, loads));
+    }
+
+    List<Load> ChosenLoads()
+    {
+        foreach (string name in this.loads)
+        {
+            if (!Load.All.Any(load => load.Name.StartsWith(name, StringComparison.Ordinal)))
+                throw new ArgumentException($"{name}: no such load; there are {string.Join(", ", Load.All.Select(load => load.Name))}");
+        }
+
+        return [.. Load.All.Where(load => this.loads.Count == 0 || this.loads.Any(name => Names(name, load)))];
+    }
+
+    // "update" is a load, and the beginning of another one's name.
+    static bool Names(string name, Load load) =>
+        Load.All.Any(other => other.Name == name) ? load.Name == name : load.Name.StartsWith(name, StringComparison.Ordinal);
+
+    /// <summary>Those named, which must be there; or all that are there.</summary>
+    public static List<Peer> ChosenPeers(IReadOnlyCollection<string> names)
+    {
+        foreach (string name in names)
+        {
+            if (Peer.All.All(peer => peer.Name != name))
+                throw new ArgumentException($"{name}: no such forwarder; there are {string.Join(", ", Peer.All.Select(peer => peer.Name))}");
+        }
+
+        List<Peer> chosen = [];
+        foreach (Peer peer in Peer.All.Where(peer => names.Count == 0 || names.Contains(peer.Name)))
+        {
+            string? obstacle = peer.Program == null ? $"is not installed: {peer.Installation}" : peer.Obstacle;
+            if (obstacle == null)
+                chosen.Add(peer);
+            else if (names.Count > 0)
+                throw new InvalidOperationException($"{peer.Name} {obstacle}");
+            else if (Isolation.IsOuter)
+                Console.Error.WriteLine($"left out: {peer.Name} {obstacle}");
+        }
+
+        return chosen;
+    }
+
+    int Compare(List<Peer> peers, List<Load> loads)
+    {
+        Comparison comparison = new(peers, loads, this.rounds, this.seconds);
+        comparison.Run(results => Console.WriteLine(TextReport.Of(results)));
+        Console.WriteLine(TextReport.Summary(comparison));
+        if (this.json != null)
+            File.WriteAllText(this.json, JsonReport.Of(comparison));
+        if (this.svg != null)
+            File.WriteAllText(this.svg, Chart.Of(comparison));
+        foreach (string failure in comparison.Failures)
+            Console.Error.WriteLine($"failed: {failure}");
+        return comparison.Failures.Any() ? 1 : 0;
+    }
+}

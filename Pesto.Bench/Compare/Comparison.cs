@@ -1,0 +1,68 @@
+using System.Diagnostics;
+using Pesto.Bench.Peers;
+
+namespace Pesto.Bench.Compare;
+
+/// <summary>Runs every load against every peer, in interleaved rounds: A B C, A B C, and so on.</summary>
+sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, int rounds, double seconds)
+{
+    const int FailuresToGiveUp = 2;
+
+    public Machine Machine { get; } = Machine.This();
+
+    public Dictionary<string, string> Versions { get; } = peers.ToDictionary(peer => peer.Name, peer => peer.Version);
+
+    public int Rounds => rounds;
+
+    public double Seconds => seconds;
+
+    public List<LoadResults> Results { get; } = [];
+
+    public IEnumerable<string> Failures => this.Results.SelectMany(
+        result => result.Peers.SelectMany(peer => peer.Errors.Select(error => $"{result.Load.Name}, {peer.Peer}: {error}"))).Distinct();
+
+    /// <param name="finished">Told of each load when its last round is over.</param>
+    public void Run(Action<LoadResults> finished)
+    {
+        int all = loads.Sum(load => peers.Count(peer => Fits(peer, load))) * rounds;
+        int done = 0;
+        Stopwatch elapsed = Stopwatch.StartNew();
+        foreach (Load load in loads)
+        {
+            LoadResults results = new(load);
+            this.Results.Add(results);
+            List<(Peer Peer, PeerResults Results)> entries = [.. peers.Where(peer => Fits(peer, load)).Select(peer => (peer, new PeerResults(peer.Name, peer.IsForwarder)))];
+            results.Peers.AddRange(entries.Select(entry => entry.Results));
+            for (int round = 1; round <= rounds; round++)
+            {
+                foreach ((Peer peer, PeerResults samples) in entries)
+                {
+                    Sample sample = samples.Errors.Count() < FailuresToGiveUp ? this.Sample(load, peer) : new() { Error = samples.Errors.Last() };
+                    samples.Samples.Add(sample);
+                    done++;
+                    TimeSpan left = elapsed.Elapsed / done * (all - done);
+                    string figure = sample.Error ?? $"{Figure.Text(sample.Value)} {load.Unit}";
+                    Console.Error.WriteLine($"[{done}/{all}, {Math.Ceiling(left.TotalMinutes)} min left] {load.Name} round {round}: {peer.Name} {figure}");
+                }
+            }
+
+            finished(results);
+        }
+    }
+
+    static bool Fits(Peer peer, Load load) =>
+        (load.Transport == Transport.Tcp || peer.CarriesUdp) && (!load.NeedsControl || peer.HasControl) && (!load.NeedsProcess || peer.IsForwarder);
+
+    Sample Sample(Load load, Peer peer)
+    {
+        try
+        {
+            using Trial trial = new(load, peer, seconds);
+            return trial.Measure();
+        }
+        catch (Exception e) when (e is InvalidOperationException or IOException or System.Net.Sockets.SocketException)
+        {
+            return new() { Error = e.Message };
+        }
+    }
+}

@@ -1,0 +1,39 @@
+using Pesto.Bench.Compare;
+
+namespace Pesto.Bench.Peers;
+
+/// <summary>
+/// The kernel's own forwarding: a destination NAT rule of nftables for what this host sends, over the veth pair. Needs no process,
+/// but administrator's rights on the host; a limit rather than a competitor. The client uses the host's veth address.
+/// </summary>
+sealed class KernelNat : Peer
+{
+    const string Rules = "/run/dnat.nft";
+
+    public override string Name => "dnat";
+
+    public override string? Program { get; } = Tool.Find("nft");
+
+    public override string Installation => "apt-get install nftables";
+
+    public override bool IsForwarder => false;
+
+    public override string Version => VersionIn(this.Program!, "--version");
+
+    public override Instance Start(Transport transport)
+    {
+        string protocol = transport == Transport.Tcp ? "tcp" : "udp";
+        File.WriteAllText(Rules, $$"""
+            table ip pesto_bench {
+                chain output {
+                    type nat hook output priority -100
+                    ip daddr {{Topology.HostAddress}} {{protocol}} dport {{Topology.ListenPort}} dnat to {{Topology.TargetAddress}}:{{Topology.ServerPort}}
+                }
+            }
+
+            """);
+        Tool.Run(this.Program!, "-f", Rules);
+        // Without the table the kernel stops tracking connections, which the others must not pay for.
+        return new() { Address = Topology.HostAddress, Undo = () => Tool.Run(this.Program!, "delete", "table", "ip", "pesto_bench") };
+    }
+}

@@ -1,0 +1,37 @@
+using Pesto.Bench.Compare;
+
+namespace Pesto.Bench.Peers;
+
+/// <summary>pasta of passt, with its connections spliced from loopback to loopback, which is its fastest way.</summary>
+sealed class Pasta : Peer
+{
+    const string ControlSocket = "/run/pasta.sock";
+
+    public override string Name => "pasta";
+
+    public override string? Program { get; } = Repository.Find(".cache/peers/bin/pasta") ?? Tool.Find("pasta");
+
+    public override string Installation => "./build.sh peers (or apt-get install passt, where it is new enough to have pasta -c)";
+
+    public override bool HasControl => true;
+
+    public override string? Obstacle => Tool.Try(this.Program!, "--help").Text.Contains("--conf-path", StringComparison.Ordinal)
+        ? null : "this version has no control socket (-c): " + this.Installation;
+
+    public override string Version => VersionIn(this.Program!, "--version");
+
+    public override Instance Start(Transport transport)
+    {
+        File.Delete(ControlSocket);
+        string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
+        (string tcp, string udp) = transport == Transport.Tcp ? (ports, "none") : ("none", ports);
+        return new(new(
+        [
+            this.Program!, "-f", "-q", "--runas", "0", "--splice-only", "-c", ControlSocket, "--netns", Topology.TargetNamespace,
+            "-t", tcp, "-u", udp, "-T", "none", "-U", "none",
+        ]))
+        {
+            ControlSocket = ControlSocket,
+        };
+    }
+}

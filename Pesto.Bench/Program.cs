@@ -1,0 +1,20 @@
+using Pesto.Bench.Compare;
+using Pesto.Bench.Traffic;
+
+try
+{
+    return args switch
+    {
+        ["compare", ..] => CompareVerb.Run(args),
+        ["syscalls", ..] => SystemCalls.Run(args),
+        ["server", .. var rest] => TrafficVerbs.Server(rest),
+        ["load", .. var rest] => TrafficVerbs.Load(rest),
+        ["connect-loop", .. var rest] => TrafficVerbs.ConnectLoop(rest),
+        _ => 2,
+    };
+}
+catch (Exception e) when (e is ArgumentException or FormatException or InvalidOperationException or Pesto.Linux.LinuxException)
+{
+    Console.Error.WriteLine(e.Message);
+    return 2;
+}

@@ -1,0 +1,164 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Pesto.Linux;
+
+namespace Pesto.Bench.Traffic;
+
+/// <summary>
+/// The far end of the traffic, one thread: <c>server MODE PORT</c>. It prints "ready" once it listens, answers every line on its
+/// standard input with "BYTES DATAGRAMS NANOSECONDS" received until then, and ends with its input.
+/// </summary>
+sealed unsafe class Server
+{
+    public const string TcpEcho = "tcp-echo";
+    public const string TcpSink = "tcp-sink";
+    public const string TcpSource = "tcp-source";
+    public const string UdpEcho = "udp-echo";
+    public const string UdpSink = "udp-sink";
+    public const string UdpSinkGro = "udp-sink-gro";
+
+    /// <summary>What streams are written and read by.</summary>
+    public const int Chunk = 128 * 1024;
+
+    // So that a sink that waits for its turn on the processor is not what loses datagrams.
+    const int DatagramBuffer = 4 << 20;
+    const int Input = 0;
+
+    readonly string mode;
+    readonly Poller poller = new();
+    readonly byte* buffer = (byte*)NativeMemory.AllocZeroed(Chunk);
+    readonly Messages messages;
+    readonly int socket;
+    long bytes;
+    long datagrams;
+
+    Server(string mode, ushort port)
+    {
+        this.mode = mode;
+        bool stream = mode is TcpEcho or TcpSink or TcpSource;
+        this.messages = mode == UdpSinkGro ? new(8, 65536) : new(64, 2048);
+        this.socket = stream ? Socket.Listen(port) : Socket.BoundDatagram(port);
+        if (!stream)
+            Socket.Set(this.socket, Kernel.SOL_SOCKET, Kernel.SO_RCVBUF, DatagramBuffer);
+        if (mode == UdpSinkGro)
+            Socket.Set(this.socket, Kernel.SOL_UDP, Kernel.UDP_GRO, 1);
+        this.poller.Add(this.socket, Kernel.EPOLLIN, this.socket);
+        this.poller.Add(Input, Kernel.EPOLLIN, Input);
+    }
+
+    public static int Run(string mode, ushort port)
+    {
+        Server server = new(mode, port);
+        Console.WriteLine("ready");
+        while (true)
+        {
+            int count = server.poller.Wait(-1);
+            for (int i = 0; i < count; i++)
+            {
+                int fd = server.poller.Number(i);
+                if (fd != Input)
+                    server.Serve(fd);
+                else if (!server.Answer())
+                    return 0;
+            }
+        }
+    }
+
+    /// <summary>False at the end of the input.</summary>
+    bool Answer()
+    {
+        byte* line = stackalloc byte[64];
+        if (Libc.read(Input, line, 64) <= 0)
+            return false;
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{this.bytes} {this.datagrams} {Stopwatch.GetTimestamp()}"));
+        return true;
+    }
+
+    void Serve(int fd)
+    {
+        switch (this.mode)
+        {
+            case UdpEcho:
+                this.messages.SendBack(fd, this.Count(fd));
+                break;
+            case UdpSink or UdpSinkGro:
+                _ = this.Count(fd);
+                break;
+            case var _ when fd == this.socket:
+                this.Accept();
+                break;
+            case TcpEcho:
+                this.Echo(fd);
+                break;
+            case TcpSink:
+                this.Discard(fd);
+                break;
+            default:
+                this.Produce(fd);
+                break;
+        }
+    }
+
+    void Accept()
+    {
+        int fd;
+        while ((fd = Libc.accept4(this.socket, null, null, Kernel.SOCK_CLOEXEC)) >= 0)
+        {
+            Socket.Set(fd, Kernel.IPPROTO_TCP, Kernel.TCP_NODELAY, 1);
+            this.poller.Add(fd, this.mode == TcpSource ? Kernel.EPOLLOUT : Kernel.EPOLLIN, fd);
+        }
+    }
+
+    void Echo(int fd)
+    {
+        nint n = Libc.recv(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT);
+        if (n > 0)
+        {
+            this.bytes += n;
+            if (!Socket.SendAll(fd, this.buffer, (int)n))
+                Close(fd);
+        }
+        else
+        {
+            CloseUnlessEmpty(fd, n);
+        }
+    }
+
+    void Discard(int fd)
+    {
+        nint n = Libc.recv(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT);
+        if (n > 0)
+            this.bytes += n;
+        else
+            CloseUnlessEmpty(fd, n);
+    }
+
+    void Produce(int fd)
+    {
+        nint n = Libc.send(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT | Kernel.MSG_NOSIGNAL);
+        if (n < 0)
+            CloseUnlessEmpty(fd, n);
+    }
+
+    static void CloseUnlessEmpty(int fd, nint returned)
+    {
+        if (!Result.Of(returned).Is(Errno.EAGAIN))
+            Close(fd);
+    }
+
+    static void Close(int fd) => _ = Libc.close(fd);
+
+    int Count(int fd)
+    {
+        int n = Math.Max(0, this.messages.Receive(fd, withControl: this.mode == UdpSinkGro));
+        for (int i = 0; i < n; i++)
+        {
+            uint length = this.messages.Length(i);
+            this.bytes += length;
+            this.datagrams += this.mode == UdpSinkGro && length > 0 ? (length + this.messages.SegmentSize(i) - 1) / this.messages.SegmentSize(i) : 1;
+        }
+
+        return n;
+    }
+}
