@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using Pesto.Linux;
 using Pesto.Tests.Harness;
+using SocketAddress = Pesto.Linux.SocketAddress;
 
 namespace Pesto.Tests.Scan;
 
