@@ -88,6 +88,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         public Direction Out;
         public bool Connected;
         public bool Urgent;
+
+        /// <summary>An end was reset: its stream seems to end now, and must not be taken for one that was complete.</summary>
+        public bool Failed;
         public bool IsReady;
     }
 
@@ -247,6 +250,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Errno error = Sockets.PendingError(part == 0 ? flow->Client.Fd : flow->Target.Fd);
         if (error == Errno.None)
             return false;
+        flow->Failed = true;
         if (flow->Connected)
             _ = this.Pump(flow, part);
         this.Break(index);
@@ -297,6 +301,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
             if (direction->Ended)
             {
+                if (flow->Failed)
+                    return Pumped.Broken;
                 // Fails only if the other side is gone already, of which an event tells.
                 _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
                 direction->EndSent = true;
@@ -355,8 +361,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         this.pipes.Return(pipe);
+        // Nothing: the end of the stream, or urgent data with the end behind it. Receiving tells which.
         if (moved.Ok)
-            direction->Ended = true;
+            direction->Streaming = false;
         else if (moved.Is(Errno.EAGAIN))
             from->Readable = false;
         else
