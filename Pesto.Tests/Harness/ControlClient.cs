@@ -88,6 +88,8 @@ sealed class ControlClient : IDisposable
         return error == SocketError.Success ? sent : error == SocketError.WouldBlock ? 0 : -1;
     }
 
+    public void HalfClose() => this.socket.Shutdown(SocketShutdown.Send);
+
     /// <summary>Waits until the server hangs up; whatever it says before is ignored.</summary>
     public void WaitForClose()
     {
