@@ -1,10 +1,12 @@
 using Pesto.Bench.Compare;
+using Pesto.Bench.Micro;
 using Pesto.Bench.Traffic;
 
 try
 {
     return args switch
     {
+        ["micro", ..] => MicroVerb.Run(args),
         ["compare", ..] => CompareVerb.Run(args),
         ["syscalls", ..] => SystemCalls.Run(args),
         ["server", .. var rest] => TrafficVerbs.Server(rest),
