@@ -12,7 +12,11 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
 
     /// <param name="Id">What <see cref="Next"/> gives: the letter for options that have one.</param>
     /// <param name="Letter">'\0' for none.</param>
-    public readonly record struct Option(int Id, char Letter, string Name, bool HasValue);
+    /// <param name="Whole">
+    /// No prefix of the name will do. For options that a program of the same name does not have: what its users
+    /// abbreviate must not become ambiguous.
+    /// </param>
+    public readonly record struct Option(int Id, char Letter, string Name, bool HasValue, bool Whole = false);
 
     /// <summary>The value of the option that came last.</summary>
     public string Value { get; private set; } = "";
@@ -103,7 +107,7 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
         {
             if (candidate.Name == name)
                 return candidate;
-            if (!candidate.Name.StartsWith(name, StringComparison.Ordinal))
+            if (candidate.Whole || !candidate.Name.StartsWith(name, StringComparison.Ordinal))
                 continue;
             if (found.Name is not null)
                 throw new UsageException($"--{name} could be --{found.Name} or --{candidate.Name}");

@@ -7,14 +7,8 @@ namespace Pesto.Client;
 /// <summary>The client from its command line to its exit status.</summary>
 static class Entry
 {
-    /// <summary>Milliseconds that a server gets to say what it has to say, and to put an update into force.</summary>
-    const int Timeout = 10_000;
-
-    /// <summary>
-    /// Milliseconds for the look at what an update made of the tables. It tells about a server that went wrong, and
-    /// is no reason to wait for one that has others to serve, or is gone.
-    /// </summary>
-    const int LookAgainTimeout = 1_000;
+    /// <summary>Milliseconds to wait for one's turn with a server that serves one client at a time.</summary>
+    const int GreetingTimeout = 60_000;
 
     /// <returns>0, or 1 if anything failed.</returns>
     public static int Run(string[] args)
@@ -24,8 +18,8 @@ static class Entry
             Options options = Options.Parse(args);
             Message.Debugging = options.Debug;
             if (options.Print is null)
-                Work(options);
-            else if (StandardOutput.Write(options.Print) is Errno error and not Errno.None)
+                return Work(options);
+            if (StandardOutput.Write(options.Print) is Errno error and not Errno.None)
                 throw new LinuxException("standard output", error);
             return 0;
         }
@@ -42,50 +36,35 @@ static class Entry
         }
     }
 
-    static void Work(Options options)
+    static int Work(Options options)
     {
-        using Exchange exchange = Exchange.Open(options.Path, Timeout);
+        using Exchange exchange = Exchange.Open(options.Path, GreetingTimeout);
         ServerState state = exchange.State;
         DebugState(options.Path, state);
         if (options.Commands.Count == 0)
         {
-            Listing.Print("passt/pasta configuration", options.Path, state);
-            return;
+            Report(options, "passt/pasta configuration", state, outcome: null);
+            return 0;
         }
 
-        if (options.Show)
-            Listing.Print("Previous configuration", options.Path, state);
+        if (options.Show && !options.Json)
+            Report(options, "Previous configuration", state, outcome: null);
+        ServerState before = state.Copy();
         Edit.Apply(state, options.Commands);
-        byte[] update = state.WriteUpdate();
-        exchange.Update(update, Timeout);
-        Message.Debug($"{options.Path}: the server took the update of {update.Length} bytes");
-        CheckUpdate(options.Path, update);
-        if (options.Show)
-            Listing.Print("Updated configuration", options.Path, state);
+        Outcome outcome = state.HasTransactions
+            ? TransactionUpdate.Run(exchange, options, state)
+            : PlainUpdate.Run(exchange, options, before, state);
+        if (options.Show || options.Json)
+            Report(options, "Updated configuration", outcome.IsInForce ? state : before, outcome);
+        return outcome.ExitStatus;
     }
 
-    /// <summary>
-    /// Looks whether the server's tables now are those that were sent. Only a listing that says otherwise is a failure:
-    /// the update was taken, and a server that ended since, or is busy with another client, does not make it undone.
-    /// </summary>
-    /// <exception cref="ProtocolException">The tables are others.</exception>
-    static void CheckUpdate(string path, byte[] update)
+    static void Report(Options options, string title, ServerState state, Outcome? outcome)
     {
-        ServerState now;
-        try
-        {
-            using Exchange again = Exchange.Open(path, LookAgainTimeout);
-            now = again.State;
-        }
-        catch (Exception e) when (e is ProtocolException or LinuxException)
-        {
-            Message.Debug($"the tables can't be compared with those sent: {e.Message}");
-            return;
-        }
-
-        if (!now.WriteUpdate().AsSpan().SequenceEqual(update))
-            throw new ProtocolException($"{path}: after the update, the server's tables are not those that were sent; it did not take them, or another client changed them since");
-        Message.Debug($"{path}: the tables are those that were sent");
+        string text = options.Json ? Json.Text(options.Path, state, outcome) : Listing.Text(title, options.Path, state);
+        Errno error = StandardOutput.Write(text);
+        if (error != Errno.None)
+            throw new LinuxException("standard output", error);
     }
 
     static void DebugState(string path, ServerState state)

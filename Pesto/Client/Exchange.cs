@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Pesto.Linux;
 using Pesto.Protocol;
 
@@ -6,6 +7,9 @@ namespace Pesto.Client;
 /// <summary>One connection to a server's control socket: its tables come, and an update may go back.</summary>
 sealed class Exchange : IDisposable
 {
+    /// <summary>Milliseconds in which a listing that has begun must be complete: a server that dribbles gets no more.</summary>
+    const int ListingTimeout = 10_000;
+
     readonly string path;
     readonly UnixStream stream;
 
@@ -19,17 +23,17 @@ sealed class Exchange : IDisposable
     public ServerState State { get; }
 
     /// <summary>Connects and takes the server's listing.</summary>
-    /// <param name="timeout">Milliseconds to connect, and again until the listing must be complete: a server that dribbles gets no more.</param>
+    /// <param name="patience">Milliseconds until the listing must begin: others may have their turn first, and stall in it.</param>
     /// <exception cref="LinuxException">There is no server, or it does not answer in time.</exception>
     /// <exception cref="ProtocolException">It is none that can be understood.</exception>
-    public static Exchange Open(string path, int timeout)
+    public static Exchange Open(string path, int patience)
     {
-        Errno error = UnixStream.Connect(path, timeout, out UnixStream? stream);
+        Errno error = UnixStream.Connect(path, patience, out UnixStream? stream);
         if (stream is null)
             throw new LinuxException($"{path}: connect", error);
         try
         {
-            return new(path, stream, ReadState(path, stream, timeout));
+            return new(path, stream, ReadState(path, stream, patience));
         }
         catch
         {
@@ -38,9 +42,9 @@ sealed class Exchange : IDisposable
         }
     }
 
-    static ServerState ReadState(string path, UnixStream stream, int timeout)
+    static ServerState ReadState(string path, UnixStream stream, int patience)
     {
-        long end = Clock.Milliseconds + timeout;
+        long end = Clock.Milliseconds + patience;
         byte[] buffer = new byte[ServerState.MostBytes];
         int length = 0;
         while (true)
@@ -59,7 +63,12 @@ sealed class Exchange : IDisposable
             if (state is not null)
                 return state;
             while (length < needed)
+            {
+                bool begins = length == 0;
                 length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
+                if (begins)
+                    end = Clock.Milliseconds + ListingTimeout;
+            }
         }
     }
 
@@ -99,6 +108,54 @@ sealed class Exchange : IDisposable
             received = this.stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
         while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
         return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
+    }
+
+    /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
+    public int ServerProcess => this.stream.PeerProcess;
+
+    /// <exception cref="LinuxException">The server is gone, or takes nothing in time.</exception>
+    public void Send(ReadOnlySpan<byte> bytes)
+    {
+        Errno error = this.stream.Send(bytes);
+        if (error != Errno.None)
+            throw new LinuxException($"{this.path}: send", error);
+    }
+
+    /// <summary>Waits for the server's next message of the transaction.</summary>
+    /// <param name="timeout">Milliseconds for all of it.</param>
+    /// <returns>Its body.</returns>
+    /// <exception cref="LinuxException">It does not come in time.</exception>
+    /// <exception cref="ProtocolException">The server hung up, or said something else.</exception>
+    public byte[] Await(MessageType type, int timeout)
+    {
+        long end = Clock.Milliseconds + timeout;
+        Span<byte> head = stackalloc byte[Transactions.HeadSize];
+        while (true)
+        {
+            this.ReceiveAll(head, end);
+            uint length = BinaryPrimitives.ReadUInt32BigEndian(head[1..]);
+            if (length > Transactions.LongestServerBody)
+                throw new ProtocolException($"{this.path}: the server announces a message of {length} bytes");
+            byte[] body = new byte[length];
+            this.ReceiveAll(body, end);
+            if (head[0] == (byte)type)
+                return body;
+            if (!Transactions.MaySkip(head[0]))
+                throw new ProtocolException($"{this.path}: the server sent a message of type {head[0]} where one of type {(byte)type} was due");
+        }
+    }
+
+    void ReceiveAll(Span<byte> to, long end)
+    {
+        while (!to.IsEmpty)
+        {
+            Result received = this.stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
+            if (!received.Ok)
+                throw new LinuxException($"{this.path}: wait for the server's answer", received.Error);
+            if (received.Value == 0)
+                throw new ProtocolException($"{this.path}: the server hung up in the middle of the transaction, which undoes it");
+            to = to[received.Value..];
+        }
     }
 
     public void Dispose() => this.stream.Dispose();

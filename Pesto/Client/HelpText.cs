@@ -18,6 +18,14 @@ static class HelpText
           -D, --delete           what follows is deleted from the tables
           -C, --clear PIF        empty the table HOST (-t, -u) or SPLICE (-T, -U)
           -s, --show             print the tables before and after the change
+              --json             print tables and outcome as JSON
+              --dry-run          have the change checked, and make none
+              --best-effort      keep the change though some ports can't be opened
+              --confirm SEC      undo the change unless it is confirmed within so many
+                                 seconds, by "y" on standard input
+              --check COMMAND    with --confirm: confirmed if this command succeeds
+              --no-probe         don't look whether ports are free before sending them to
+                                 a passt or pasta, which would not tell
           -d, --debug            tell on standard error what happens
           -h, --help             this text with more, and nothing else
               --version          version and licence, and nothing else
@@ -54,6 +62,11 @@ static class HelpText
                                             to a certain address behind the target
           pesto -t ~22,auto PATH            follow what the container listens on, not 22
           pesto -C HOST -C SPLICE PATH      forward nothing
+
+        To "pesto serve" a change is a transaction: if a port can't be opened (and its rule
+        is not "all", or nothing but exclusions), everything is as before, and each such
+        port is named. passt and pasta tell nothing of the kind, so pesto looks itself
+        before it sends, and again after.
 
         Exit status: 0 if what was asked was done, else 1, with the reason on standard
         error.

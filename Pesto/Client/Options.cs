@@ -1,3 +1,4 @@
+using Pesto.Protocol;
 using Pesto.Rules;
 
 namespace Pesto.Client;
@@ -22,7 +23,9 @@ sealed record Command
 /// <summary>What the client is asked to do.</summary>
 sealed class Options
 {
-    const int VersionId = 256;
+    const int VersionId = 256, BestEffortId = 257, DryRunId = 258, ConfirmId = 259, CheckId = 260, JsonId = 261, NoProbeId = 262;
+
+    const int LongestConfirmation = (int)Transactions.LongestConfirmation - 60;
 
     static readonly CommandLine.Option[] Known =
     [
@@ -37,6 +40,12 @@ sealed class Options
         new('d', 'd', "debug", false),
         new('h', 'h', "help", false),
         new(VersionId, '\0', "version", false),
+        new(BestEffortId, '\0', "best-effort", false, Whole: true),
+        new(DryRunId, '\0', "dry-run", false, Whole: true),
+        new(ConfirmId, '\0', "confirm", true, Whole: true),
+        new(CheckId, '\0', "check", true, Whole: true),
+        new(JsonId, '\0', "json", false, Whole: true),
+        new(NoProbeId, '\0', "no-probe", false, Whole: true),
     ];
 
     /// <summary>Where the server's socket is.</summary>
@@ -47,6 +56,24 @@ sealed class Options
     public bool Show { get; private set; }
 
     public bool Debug { get; private set; }
+
+    /// <summary>Keep what could be opened, though some ports could not.</summary>
+    public bool BestEffort { get; private set; }
+
+    /// <summary>Have the tables checked, and change nothing.</summary>
+    public bool DryRun { get; private set; }
+
+    /// <summary>Seconds in which the user has to confirm, or 0 for not asking.</summary>
+    public int Confirm { get; private set; }
+
+    /// <summary>A command for the shell that confirms by succeeding, or null.</summary>
+    public string? Check { get; private set; }
+
+    /// <summary>Listing and outcome as JSON.</summary>
+    public bool Json { get; private set; }
+
+    /// <summary>Don't look, before sending, whether ports are free.</summary>
+    public bool NoProbe { get; private set; }
 
     /// <summary>Text to print instead of doing anything, if --help or --version is given.</summary>
     public string? Print { get; private set; }
@@ -62,6 +89,10 @@ sealed class Options
             return options;
         if (line.Operands.Count != 1)
             throw new UsageException(line.Operands.Count == 0 ? "the PATH of a control socket is missing" : $"{line.Operands[1]}: one PATH is enough");
+        if (options.Check is not null && options.Confirm == 0)
+            throw new UsageException("--check needs --confirm SECONDS");
+        if (options.BestEffort && options.DryRun)
+            throw new UsageException("--best-effort and --dry-run exclude each other");
         options.Path = line.Operands[0];
         return options;
     }
@@ -78,6 +109,26 @@ sealed class Options
                 break;
             case 'h':
                 this.Print = HelpText.Help;
+                break;
+            case BestEffortId:
+                this.BestEffort = true;
+                break;
+            case DryRunId:
+                this.DryRun = true;
+                break;
+            case ConfirmId:
+                this.Confirm = int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int seconds) && seconds is > 0 and <= LongestConfirmation
+                    ? seconds
+                    : throw new UsageException($"{line.Written} {line.Value}: not a number of seconds from 1 to {LongestConfirmation}");
+                break;
+            case CheckId:
+                this.Check = line.Value;
+                break;
+            case JsonId:
+                this.Json = true;
+                break;
+            case NoProbeId:
+                this.NoProbe = true;
                 break;
             case VersionId:
                 this.Print = Program.VersionText;

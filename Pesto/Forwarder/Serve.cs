@@ -17,7 +17,11 @@ public static class Serve
                 return 0;
             }
 
-            return Launch.IsFinalStage ? new Service(options).Run() : Launch.Again(!options.Foreground, [], arguments);
+            if (Launch.IsFinalStage)
+                return new Service(options).Run();
+            if (options.RunAs is (uint user, uint group) && (user, group) != (Processes.User, Processes.Group))
+                Processes.Become(user, group).OrThrow($"becoming user {user}, group {group}");
+            return Launch.Again(!options.Foreground, UserNamespace.Entrance(options), arguments);
         }
         catch (UsageException wrong)
         {

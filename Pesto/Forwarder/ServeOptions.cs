@@ -7,7 +7,8 @@ namespace Pesto.Forwarder;
 public sealed class ServeOptions
 {
     const int NetnsId = 256, TargetId = 257, ConfTimeoutId = 258, StatsId = 259, VersionId = 260, FreeBindId = 261;
-    const int ConnectTimeoutId = 262, IdleTimeoutId = 263;
+    const int ConnectTimeoutId = 262, IdleTimeoutId = 263, UsernsId = 264, NetnsOnlyId = 265, NoNetnsQuitId = 266;
+    const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269;
 
     static readonly CommandLine.Option[] Known =
     [
@@ -17,6 +18,10 @@ public sealed class ServeOptions
         new('U', 'U', "udp-ns", true),
         new('c', 'c', "conf-path", true),
         new(NetnsId, '\0', "netns", true),
+        new(UsernsId, '\0', "userns", true),
+        new(NetnsOnlyId, '\0', "netns-only", false),
+        new(NoNetnsQuitId, '\0', "no-netns-quit", false),
+        new(RunAsId, '\0', "runas", true),
         new(TargetId, '\0', "target", true),
         new('f', 'f', "foreground", false),
         new('P', 'P', "pid", true),
@@ -25,6 +30,8 @@ public sealed class ServeOptions
         new('d', 'd', "debug", false),
         new('4', '4', "ipv4-only", false),
         new('6', '6', "ipv6-only", false),
+        new(NoTcpId, '\0', "no-tcp", false),
+        new(NoUdpId, '\0', "no-udp", false),
         new(FreeBindId, '\0', "freebind", false),
         new(ConfTimeoutId, '\0', "conf-timeout", true),
         new(ConnectTimeoutId, '\0', "connect-timeout", true),
@@ -41,8 +48,20 @@ public sealed class ServeOptions
 
     public string? ControlPath { get; private set; }
 
-    /// <summary>A path, or the name of a namespace made by ip-netns(8); null to stay on this host.</summary>
-    public string? Netns { get; private set; }
+    /// <summary>The path of the target's network namespace; null to stay on this host.</summary>
+    public string? NetnsPath { get; private set; }
+
+    /// <summary>The path of the user namespace to enter on the way there; null to enter the one that owns the network namespace, if need be.</summary>
+    public string? UsernsPath { get; private set; }
+
+    /// <summary>Enter no user namespace.</summary>
+    public bool NetnsOnly { get; private set; }
+
+    /// <summary>Go on when what <see cref="NetnsPath"/> names is gone.</summary>
+    public bool NoNetnsQuit { get; private set; }
+
+    /// <summary>The user and group to change to before anything else; null to stay who one is.</summary>
+    public (uint User, uint Group)? RunAs { get; private set; }
 
     public Address? TargetV4 { get; private set; }
 
@@ -61,6 +80,10 @@ public sealed class ServeOptions
     public bool NoV4 { get; private set; }
 
     public bool NoV6 { get; private set; }
+
+    public bool NoTcp { get; private set; }
+
+    public bool NoUdp { get; private set; }
 
     public bool FreeBind { get; private set; }
 
@@ -89,13 +112,30 @@ public sealed class ServeOptions
             options.Take(id, line);
         if (options.Help || options.ShowVersion)
             return options;
-        if (line.Operands.Count > 0)
-            throw new UsageException($"unexpected argument {line.Operands[0]}");
+        options.TakeProcess(line.Operands);
         if (options.NoV4 && options.NoV6)
             throw new UsageException("-4 and -6 exclude each other");
-        if (options.Netns is not null && (options.TargetV4 ?? options.TargetV6) is not null)
-            throw new UsageException("--netns and --target exclude each other");
+        if (options.NetnsPath is not null && (options.TargetV4 ?? options.TargetV6) is not null)
+            throw new UsageException("a network namespace and --target exclude each other");
+        if (options.UsernsPath is not null && options.NetnsOnly)
+            throw new UsageException("--userns and --netns-only exclude each other");
+        if (options.NetnsPath is null && (options.UsernsPath is not null || options.NetnsOnly))
+            throw new UsageException($"{(options.NetnsOnly ? "--netns-only" : "--userns")} needs a network namespace: --netns, or the id of a process");
         return options;
+    }
+
+    /// <summary>The one operand there may be: the id of a process in the target namespace.</summary>
+    void TakeProcess(IReadOnlyList<string> operands)
+    {
+        if (operands.Count == 0)
+            return;
+        if (operands.Count > 1)
+            throw new UsageException($"unexpected argument {operands[1]}");
+        if (!uint.TryParse(operands[0], System.Globalization.NumberStyles.None, null, out uint pid) || pid == 0)
+            throw new UsageException($"{operands[0]}: not the id of a process");
+        if (this.NetnsPath is not null)
+            throw new UsageException("--netns and the id of a process exclude each other");
+        this.NetnsPath = $"/proc/{pid}/ns/net";
     }
 
     void Take(int id, CommandLine line)
@@ -107,7 +147,11 @@ public sealed class ServeOptions
             case 'T': this.specifiers.Add((PortOption.TcpOut, line.Value)); break;
             case 'U': this.specifiers.Add((PortOption.UdpOut, line.Value)); break;
             case 'c': this.ControlPath = line.Value; break;
-            case NetnsId: this.Netns = line.Value; break;
+            case NetnsId: this.NetnsPath = line.Value.Contains('/') ? line.Value : $"/run/netns/{line.Value}"; break;
+            case UsernsId: this.UsernsPath = line.Value; break;
+            case NetnsOnlyId: this.NetnsOnly = true; break;
+            case NoNetnsQuitId: this.NoNetnsQuit = true; break;
+            case RunAsId: this.TakeUser(line.Value); break;
             case TargetId: this.TakeTarget(line.Value); break;
             case 'f': this.Foreground = true; break;
             case 'P': this.PidPath = line.Value; break;
@@ -116,6 +160,8 @@ public sealed class ServeOptions
             case 'd': this.Debug = true; break;
             case '4': this.NoV6 = true; break;
             case '6': this.NoV4 = true; break;
+            case NoTcpId: this.NoTcp = true; break;
+            case NoUdpId: this.NoUdp = true; break;
             case FreeBindId: this.FreeBind = true; break;
             case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
             case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
@@ -137,6 +183,18 @@ public sealed class ServeOptions
             this.TargetV6 = address;
     }
 
+    /// <summary>UID, or UID:GID.</summary>
+    void TakeUser(string text)
+    {
+        string[] parts = text.Split(':');
+        uint user = 0, group = 0;
+        bool valid = parts.Length <= 2 && uint.TryParse(parts[0], System.Globalization.NumberStyles.None, null, out user)
+            && uint.TryParse(parts[^1], System.Globalization.NumberStyles.None, null, out group);
+        if (!valid || user == uint.MaxValue || group == uint.MaxValue)
+            throw new UsageException($"--runas {text}: neither UID nor UID:GID, as numbers");
+        this.RunAs = (user, group);
+    }
+
     /// <summary>Seconds, with or without a fraction, up to a day.</summary>
     static long Milliseconds(CommandLine line)
     {
@@ -146,7 +204,7 @@ public sealed class ServeOptions
     }
 
     public const string HelpText = """
-        Usage: pesto serve [OPTION]...
+        Usage: pesto serve [OPTION]... [PID]
 
         Carries TCP connections from ports of this host into a network namespace, or to
         another address, and takes new tables of ports while it runs: see "pesto --help".
@@ -154,16 +212,25 @@ public sealed class ServeOptions
         What to forward (SPEC as in "pesto --help"; each may be given several times):
           -t, --tcp-ports SPEC    TCP ports of the host to forward
           -u, --udp-ports SPEC    UDP ports of the host (not available yet)
-          -T, --tcp-ns SPEC       TCP ports of the namespace (not available yet)
+          -T, --tcp-ns SPEC       TCP ports of the namespace's loopback to forward to the
+                                  host's
           -U, --udp-ns SPEC       UDP ports of the namespace (not available yet)
           -4, --ipv4-only         IPv4 only
           -6, --ipv6-only         IPv6 only
+              --no-tcp            no TCP
+              --no-udp            no UDP
               --freebind          allow listening addresses that the host does not have
 
         Where to:
+          PID                     the loopback of this process's network namespace
               --netns PATH|NAME   the loopback of this network namespace: a path, or a name
                                   as in ip-netns(8)
-              --target ADDR       without --netns: this address, as seen from this host;
+              --userns PATH       enter this user namespace on the way there (default: the
+                                  one that owns the network namespace, if need be)
+              --netns-only        enter no user namespace
+              --no-netns-quit     go on when the process has ended, or PATH or NAME is gone;
+                                  default: end with status 0
+              --target ADDR       without a namespace: this address, as seen from this host;
                                   once for each family (default: 127.0.0.1 and ::1)
 
         Control and life:
@@ -174,6 +241,7 @@ public sealed class ServeOptions
                                   long (default: as long as the kernel tries)
               --idle-timeout SEC  reset connections that move nothing for so long
                                   (default: never)
+              --runas UID[:GID]   started by root, change to this user first
           -f, --foreground        stay in the foreground; default: go to the background
                                   once everything listens
           -P, --pid FILE          write the process id here once everything listens
@@ -191,6 +259,7 @@ public sealed class ServeOptions
 
         Examples:
           pesto serve -c /run/user/1000/web.sock --netns web -t 8080:80
+          pesto serve -f -t 8080:80 $(podman inspect -f '{{.State.Pid}}' web)
           pesto serve -f --target 192.0.2.7 -t 127.0.0.1/2222:22
 
         """;

@@ -23,6 +23,7 @@ public sealed class Service
     readonly Statistics statistics;
     readonly SelfForwarding? selfForwarding;
     readonly int mostSockets;
+    NamespaceWatch? namespaceWatch;
 
     public Service(ServeOptions options)
     {
@@ -40,7 +41,7 @@ public sealed class Service
         this.mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
 
         OwnSide own = new();
-        Side host = options.Netns is null ? own : EnterNamespace(options.Netns);
+        Side host = options.NetnsPath is null ? own : this.EnterNamespace(options.NetnsPath);
         Targets targets = new(
             options.TargetV4 ?? options.TargetV6 ?? Address.LoopbackV4,
             options.TargetV6 ?? options.TargetV4 ?? Address.LoopbackV6);
@@ -64,7 +65,7 @@ public sealed class Service
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
-            control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), idsMeanSomething: true);
+            control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
         }
 
         try
@@ -76,7 +77,10 @@ public sealed class Service
             if (!this.options.Foreground)
                 this.Detach();
             this.loop.Run();
-            Log.Info($"ending: signal {signals.Last}");
+            if (this.namespaceWatch is { IsGone: true })
+                Log.Info($"ending: {this.options.NetnsPath} is gone");
+            else
+                Log.Info($"ending: signal {signals.Last}");
         }
         finally
         {
@@ -96,12 +100,17 @@ public sealed class Service
     }
 
     /// <summary>Moves this thread, the loop's, into the namespace and leaves another behind on the host's side.</summary>
-    static OtherSide EnterNamespace(string netns)
+    OtherSide EnterNamespace(string path)
     {
-        string path = netns.Contains('/') ? netns : $"/run/netns/{netns}";
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
         OtherSide host = new();
-        Namespaces.EnterNetwork(fd).OrThrow($"entering network namespace {path}");
+        Result entered = Namespaces.EnterNetwork(fd);
+        // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
+        entered.OrThrow(entered.Is(Errno.EPERM) && !this.options.NetnsOnly
+            ? $"entering network namespace {path} (its user namespace does not have this user as root: then nsenter of util-linux 2.40 or newer is needed)"
+            : $"entering network namespace {path}");
+        if (!this.options.NoNetnsQuit)
+            this.namespaceWatch = new(this.loop, path, Files.IdentityOf(fd));
         Descriptors.Close(fd);
         return host;
     }
@@ -109,9 +118,10 @@ public sealed class Service
     Tables.PifEntry[] Pifs(Side host, Side target)
     {
         Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, families | Capabilities.Tcp | Capabilities.Interface, host, target);
-        Tables.PifEntry outbound = new(Pif.Splice, Pif.SpliceName, families | Capabilities.Interface, target, host);
-        return this.options.Netns is null ? [inbound] : [inbound, outbound];
+        Capabilities protocols = this.options.NoTcp ? 0 : Capabilities.Tcp;
+        Capabilities both = families | protocols | Capabilities.Interface;
+        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, both, host, target);
+        return this.options.NetnsPath is null ? [inbound] : [inbound, new(Pif.Splice, Pif.SpliceName, both, target, host)];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>

@@ -16,4 +16,6 @@ public static unsafe class Clock
     }
 
     public static long Milliseconds => Nanoseconds / 1_000_000;
+
+    public static void Sleep(int milliseconds) => _ = Libc.poll(null, 0, milliseconds);
 }

@@ -57,6 +57,19 @@ public static unsafe class Descriptors
         }
     }
 
+    /// <summary>Waits until there is something to read, or the end of it; false when the time, in milliseconds, is over.</summary>
+    public static bool WaitReadable(int fd, int milliseconds)
+    {
+        long end = Clock.Milliseconds + milliseconds;
+        // struct pollfd: descriptor, then the events asked for (POLLIN) and those that came, 16 bits each.
+        int* wait = stackalloc int[2] { fd, 1 };
+        Result ready;
+        do
+            ready = Result.Of(Libc.poll(wait, 1, (int)Math.Max(0, end - Clock.Milliseconds)));
+        while (ready.Is(Errno.EINTR));
+        return ready.Ok && ready.Value > 0;
+    }
+
     /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
     public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {

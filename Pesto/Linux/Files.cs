@@ -27,6 +27,12 @@ public static unsafe class Files
             return Result.Of(Libc.access(p, 0));
     }
 
+    public static bool IsExecutable(string path)
+    {
+        fixed (byte* p = Text(path))
+            return Libc.access(p, 1) == 0;
+    }
+
     public static Result ReadLink(string path, out string target)
     {
         byte* buffer = stackalloc byte[4096];
@@ -39,15 +45,27 @@ public static unsafe class Files
     }
 
     /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
-    public static Result Look(string path, out FileIdentity identity)
+    public static Result Look(string path, out FileIdentity identity) => Look(path, 0x100, out identity);
+
+    /// <summary>What a path leads to, by way of symbolic links: fails with ENOENT if nothing.</summary>
+    public static Result LookBehind(string path, out FileIdentity identity) => Look(path, 0, out identity);
+
+    /// <summary>Which file a descriptor is open to.</summary>
+    public static FileIdentity IdentityOf(int fd)
     {
-        const int NoFollow = 0x100, WorkingDirectory = -100;
+        LookBehind($"/proc/self/fd/{fd}", out FileIdentity identity).OrThrow($"looking at descriptor {fd}");
+        return identity;
+    }
+
+    static Result Look(string path, int flags, out FileIdentity identity)
+    {
+        const int WorkingDirectory = -100;
         const uint BasicStatistics = 0x7ff;
         // struct statx: the mode is at 28, the inode at 32, the device's major and minor number at 136.
         byte* status = stackalloc byte[256];
         fixed (byte* p = Text(path))
         {
-            Result result = Result.Of(Libc.statx(WorkingDirectory, p, NoFollow, BasicStatistics, status));
+            Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatistics, status));
             identity = result.Ok
                 ? new((*(ushort*)(status + 28) & 0xf000) == 0xc000, *(ulong*)(status + 32), *(ulong*)(status + 136))
                 : default;

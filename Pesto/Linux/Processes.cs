@@ -6,7 +6,8 @@ namespace Pesto.Linux;
 /// <summary>This process and those that it starts: identity, limits, signals, exec.</summary>
 public static unsafe class Processes
 {
-    public const int Interrupt = 2, Kill = 9, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    public const int Interrupt = 2, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    const int Kill = 9;
     const int MostDescriptors = 7;
 
     public static int Id => Libc.getpid();
@@ -14,6 +15,35 @@ public static unsafe class Processes
     public static uint User => Libc.geteuid();
 
     public static uint Group => Libc.getegid();
+
+    /// <summary>Gives up this process's user and groups for others, for good. Fails with EPERM for who is not root.</summary>
+    public static Result Become(uint user, uint group)
+    {
+        Result done = Result.Of(Libc.setgroups(0, null));
+        if (done.Ok)
+            done = Result.Of(Libc.setgid(group));
+        return done.Ok ? Result.Of(Libc.setuid(user)) : done;
+    }
+
+    /// <summary>A descriptor that becomes readable when a process ends; ESRCH if there is none, EINVAL if it is only a thread.</summary>
+    public static Result Watch(int pid)
+    {
+        const int PidfdOpen = 434;
+        return Result.Of(Libc.syscall(PidfdOpen, pid, 0));
+    }
+
+    /// <summary>The path of a program in one of the folders of PATH, or null.</summary>
+    public static string? FindProgram(string name)
+    {
+        foreach (string folder in (System.Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':'))
+        {
+            string path = $"{folder}/{name}";
+            if (folder.StartsWith('/') && Files.IsExecutable(path))
+                return path;
+        }
+
+        return null;
+    }
 
     /// <summary>Raises the limit of descriptors to the most that this process may have, and returns it.</summary>
     public static long RaiseDescriptorLimit()
@@ -83,6 +113,39 @@ public static unsafe class Processes
         return error == 0 ? Result.From(pid) : Result.From((Errno)error);
     }
 
+    /// <summary>Runs a program to its end, with nothing to read and nowhere to write, and gives what <see cref="Wait"/> gives.</summary>
+    public static Result RunSilently(string path, ReadOnlySpan<string> arguments)
+    {
+        byte** argv = Vector(arguments);
+        byte** environment = Environment([]);
+        byte* actions = stackalloc byte[256];
+        _ = Libc.posix_spawn_file_actions_init(actions);
+        int pid;
+        int error;
+        fixed (byte* p = Files.Text(path), none = Files.Text("/dev/null"))
+        {
+            for (int standard = 0; standard <= 2; standard++)
+                _ = Libc.posix_spawn_file_actions_addopen(actions, standard, none, Files.ReadWrite, 0);
+            error = Libc.posix_spawn(&pid, p, actions, null, argv, environment);
+        }
+
+        _ = Libc.posix_spawn_file_actions_destroy(actions);
+        return error == 0 ? Wait(pid) : Result.From((Errno)error);
+    }
+
+    /// <summary>Whether a child has ended, without waiting; its exit status then, as <see cref="Wait"/> gives it.</summary>
+    public static bool HasEnded(int pid, out int exitStatus)
+    {
+        const int DontWait = 1;
+        int status;
+        Result result = Result.Of(Libc.waitpid(pid, &status, DontWait));
+        exitStatus = ExitStatus(status);
+        return !result.Ok || result.Value == pid;
+    }
+
+    /// <summary>Ends a process and those of its session that it leads.</summary>
+    public static void KillGroup(int pid) => _ = Libc.kill(-pid, Kill);
+
     /// <summary>Waits for a child to end; gives its exit status, or 128 and the signal that ended it.</summary>
     public static Result Wait(int pid)
     {
@@ -91,10 +154,10 @@ public static unsafe class Processes
         do
             result = Result.Of(Libc.waitpid(pid, &status, 0));
         while (result.Is(Errno.EINTR));
-        if (!result.Ok)
-            return result;
-        return Result.From((status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f));
+        return result.Ok ? Result.From(ExitStatus(status)) : result;
     }
+
+    static int ExitStatus(int status) => (status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f);
 
     // The vectors stay allocated: what follows is another program, or the end of this one soon.
     static byte** Vector(ReadOnlySpan<string> texts)

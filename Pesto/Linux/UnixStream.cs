@@ -1,10 +1,8 @@
 namespace Pesto.Linux;
 
 /// <summary>The client's end of a UNIX stream connection. Every call blocks for a limited time at most and goes on after a signal.</summary>
-public sealed unsafe class UnixStream : IDisposable
+public sealed class UnixStream : IDisposable
 {
-    const short POLLIN = 1;
-
     readonly int fd;
 
     UnixStream(int fd) => this.fd = fd;
@@ -48,20 +46,14 @@ public sealed unsafe class UnixStream : IDisposable
     /// <param name="timeout">Milliseconds.</param>
     public Result Receive(Span<byte> to, int timeout)
     {
-        long end = Clock.Milliseconds + timeout;
-        // struct pollfd: descriptor, then the events asked for and those that came, 16 bits each.
-        int* wait = stackalloc int[2] { this.fd, POLLIN };
-        Result ready;
-        do
-            ready = Result.Of(Libc.poll(wait, 1, (int)Math.Max(0, end - Clock.Milliseconds)));
-        while (ready.Is(Errno.EINTR));
-        if (!ready.Ok)
-            return ready;
-        return ready.Value == 0 ? Result.From(Errno.ETIMEDOUT) : Sockets.ReceiveWaiting(this.fd, to);
+        return Descriptors.WaitReadable(this.fd, timeout) ? Sockets.ReceiveWaiting(this.fd, to) : Result.From(Errno.ETIMEDOUT);
     }
 
     /// <summary>Says that nothing more will be sent.</summary>
     public void HalfClose() => _ = Sockets.Shutdown(this.fd, Sockets.ShutWrite);
+
+    /// <summary>Who listened at the other end when it began to, or 0; the process may be gone, and its number in use again.</summary>
+    public int PeerProcess => Sockets.Peer(this.fd, out Sockets.PeerIds peer).Ok ? peer.Pid : 0;
 
     public void Dispose() => _ = Libc.close(this.fd);
 }

@@ -29,10 +29,28 @@ public sealed class ServerState(uint version)
 
     public List<PifState> Pifs { get; } = [];
 
-    public bool HasTransactions => this.Pifs.Count > 0 && this.Pifs.TrueForAll(p => (p.Table.Capabilities & Capabilities.Transactions) != 0);
+    public bool HasTransactions => this.Pifs.Count > 0 && this.Pifs.TrueForAll(p => (p.Table.Capabilities & Capabilities.Transactions) == Capabilities.Transactions);
+
+    /// <summary>The pif of that number, or null.</summary>
+    public PifState? Find(byte number) => this.Pifs.Find(p => p.Number == number);
 
     /// <summary>The pif of that name, or null.</summary>
     public PifState? Find(string name) => this.Pifs.Find(p => p.Name == name);
+
+    /// <summary>The same tables, which stay as they are when these are edited.</summary>
+    public ServerState Copy()
+    {
+        ServerState copy = new(this.Version);
+        foreach (PifState pif in this.Pifs)
+        {
+            PifState same = new(pif.Number, pif.Name, pif.Table.Capabilities);
+            foreach (ref readonly Rule rule in pif.Table.Rules)
+                same.Table.Load(in rule);
+            copy.Pifs.Add(same);
+        }
+
+        return copy;
+    }
 
     /// <summary>Reads a server's listing.</summary>
     /// <param name="needed">If it is not all there yet: the length that it must have at least. Never over <see cref="MostBytes"/>.</param>

@@ -35,6 +35,9 @@ public static class Transactions
     /// <summary>The longest text of a verdict, in bytes of UTF-8.</summary>
     public const int LongestText = 1024;
 
+    /// <summary>Longer than any message that a server sends, in bytes.</summary>
+    public const int LongestServerBody = 64 * 1024;
+
     /// <summary>The longest that a client can ask to be given between apply and commit, in seconds.</summary>
     public const uint LongestConfirmation = 3600;
 

@@ -12,6 +12,9 @@ public enum Capabilities : uint
     Scan = 16,
     Interface = 32,
 
-    /// <summary>The server understands transactions, Pesto's extension of the protocol.</summary>
-    Transactions = 1u << 31,
+    /// <summary>
+    /// The server understands transactions, Pesto's extension of the protocol. Two bits, since a single one at the end of
+    /// the word is what another server's next extension might take too: only both together are ours.
+    /// </summary>
+    Transactions = 3u << 30,
 }

@@ -103,11 +103,13 @@ sealed class PortItems
         }
 
         if (!rest.IsEmpty)
-            throw new RuleException($"\"{item}\" is neither ports nor an address and ports");
+            throw NotPorts(item);
         if (first > last)
             throw new RuleException($"the range {first}-{last} ends before it begins");
         return new(first, last);
     }
+
+    static RuleException NotPorts(ReadOnlySpan<char> item) => new($"\"{item}\" is neither ports nor an address and ports");
 
     /// <summary>Reads a number as strtoul(3) does, in base 10: after white space and a plus sign.</summary>
     static ushort ParsePort(ref ReadOnlySpan<char> rest, ReadOnlySpan<char> item)
@@ -125,7 +127,7 @@ sealed class PortItems
         }
 
         if (length == 0)
-            throw new RuleException(item.IsEmpty ? "a port is missing" : $"\"{item}\" lacks a port number, or is none");
+            throw rest.IsEmpty ? new RuleException($"\"{item}\" lacks a port number") : NotPorts(item);
         rest = rest[length..];
         return (ushort)port;
     }

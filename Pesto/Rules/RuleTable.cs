@@ -46,12 +46,24 @@ public sealed class RuleTable(Capabilities capabilities)
     /// <exception cref="RuleException">There is no such rule.</exception>
     public void Delete(in Rule rule)
     {
-        int at = this.Rules.IndexOf(rule);
-        if (at < 0)
-            throw new RuleException($"there is no rule {RuleText.Text(in rule)}");
+        int at = this.Find(in rule);
         this.AddedPorts -= rule.Ports;
         this.Rules[(at + 1)..].CopyTo(this.rules.AsSpan(at));
         this.count--;
+    }
+
+    /// <summary>Finds a rule, and what its user may have meant if there is another for the same traffic.</summary>
+    int Find(in Rule rule)
+    {
+        for (int i = 0; i < this.count; i++)
+        {
+            if (this.rules[i].Equals(rule))
+                return i;
+            if (RuleCheck.Conflict(in this.rules[i], in rule))
+                throw new RuleException($"there is no rule {RuleText.Text(in rule)}, but {RuleText.Text(in this.rules[i])}");
+        }
+
+        throw new RuleException($"there is no rule {RuleText.Text(in rule)}");
     }
 
     /// <summary>Adds or deletes what a specifier means.</summary>

@@ -126,18 +126,18 @@ public sealed class Specifier
             return false;
         ReadOnlySpan<char> address = text[..(end - 1)];
         int percent = address.IndexOf('%');
+        ReadOnlySpan<char> name = percent < 0 ? default : address[(percent + 1)..];
         if (percent >= 0)
-        {
-            if (!InterfaceName.TryParse(address[(percent + 1)..], out listener.Interface))
-                return false;
             address = address[..percent];
+        if (!address.IsEmpty && address is not "*")
+        {
+            if (!PortItems.TryParseAddress(address, out Address parsed))
+                return false;
+            listener.Address = parsed;
         }
 
-        if (address.IsEmpty || address is "*")
-            return true;
-        if (!PortItems.TryParseAddress(address, out Address parsed))
-            return false;
-        listener.Address = parsed;
+        if (percent >= 0 && !InterfaceName.TryParse(name, out listener.Interface))
+            throw new RuleException($"\"{name}\" can't be the name of an interface");
         return true;
     }
 

@@ -7,11 +7,5 @@ namespace Pesto.Forwarder;
 public static class BindFailure
 {
     /// <summary>Such as "TCP 0.0.0.0:80: Address already in use".</summary>
-    public static string Text(in Rule rule, ushort port, Errno error)
-    {
-        string protocol = rule.Protocol == IpProtocol.Tcp ? "TCP" : "UDP";
-        string address = rule.IsDualStack ? "*" : rule.Address.IsV4 ? rule.Address.ToString() : $"[{rule.Address}]";
-        string on = rule.Interface.IsEmpty ? "" : $"%{rule.Interface}";
-        return $"{protocol} {address}{on}:{port}: {error.Text()}";
-    }
+    public static string Text(in Rule rule, ushort port, Errno error) => $"{RuleText.Port(in rule, port)}: {error.Text()}";
 }

@@ -1,0 +1,47 @@
+using System.Globalization;
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// Ends the loop when the target namespace is gone. The forwarder itself keeps the namespace alive, so what is watched
+/// is the reference by which it was named: a process, or a file that the namespace is mounted on.
+/// </summary>
+public sealed class NamespaceWatch : IEventHandler
+{
+    readonly Loop loop;
+    readonly string path;
+    readonly Files.FileIdentity identity;
+    readonly bool isProcess;
+
+    /// <param name="path">How the namespace was named.</param>
+    /// <param name="identity">The namespace that this was when it was entered.</param>
+    public NamespaceWatch(Loop loop, string path, Files.FileIdentity identity)
+    {
+        this.loop = loop;
+        this.path = path;
+        this.identity = identity;
+        Result watched = ProcessOf(path) is int pid ? Processes.Watch(pid) : Result.From(Errno.EINVAL);
+        this.isProcess = watched.Ok;
+        // The kernel tells of every change of what is mounted where by an event of this file.
+        int fd = watched.Ok ? watched.Value : Files.Open("/proc/self/mountinfo", Files.ReadOnly).OrThrow("watching mounts");
+        loop.Epoll.Watch(fd, this.isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
+        // It may have gone between its entering and now.
+        this.OnEvents(default, Events.None);
+    }
+
+    public bool IsGone { get; private set; }
+
+    public void OnEvents(EventKey key, Events events)
+    {
+        bool ended = this.isProcess && (events & Events.In) != 0;
+        if (!ended && Files.LookBehind(this.path, out Files.FileIdentity now).Ok && now == this.identity)
+            return;
+        this.IsGone = true;
+        this.loop.Stop();
+    }
+
+    /// <summary>The process by which a path names its namespace: "/proc/PID/ns/net".</summary>
+    static int? ProcessOf(string path) =>
+        path.Split('/') is ["", "proc", string number, "ns", "net"] && int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int pid) ? pid : null;
+}
