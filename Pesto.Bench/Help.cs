@@ -36,9 +36,10 @@ static class Help
         run starts a fresh forwarder, server and client; rounds are interleaved (A B C, A B C, ...); ratios are taken round by
         round between neighbours, and of these the median. The client connects to {Topology.Loopback}:{Topology.ListenPort}.
           pesto, pasta      enter the server's namespace and connect to its loopback
+          haproxy           does so too, with a thread for each processor and buffers of 64 KiB
           rootlesskit       makes its own namespace, and the server runs there (builtin port driver)
-          haproxy, nginx,   can't enter a namespace and reach the server over a veth pair; as many threads or workers as
-          socat             processors, as they come; socat has a process for each connection or client
+          nginx, socat      can't enter a namespace and reach the server over a veth pair, with buffers of 64 KiB; nginx with a
+                            worker for each processor, socat with a process for each connection or client
           dnat              the kernel's own forwarding, to the veth pair: a limit, not a competitor
           direct            no forwarder at all, over the veth pair: the other limit
         CPU is the forwarder's own time, user and system, of all its processes. "peak MiB" adds up the processes' highest

@@ -12,7 +12,7 @@ static class Chart
     const int Gap = 24;
     const int LabelWidth = 76;
     const int ValueWidth = 62;
-    const int NoteWidth = 150;
+    const int NoteWidth = 172;
     const int BarHeight = 14;
     const int RowHeight = 20;
     const int Head = 44;
