@@ -32,7 +32,8 @@ public class CommitBenchmarks
         TcpFlows flows = new(loop, counters, limits, 16, 0, 0);
         this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        Acceptor acceptor = new(loop, this.tables, listeners, flows, limits, targets, counters);
+        UdpFlows udp = new(loop, counters, limits, this.tables, listeners, targets, new(16, 3 * this.Sockets, 0, 0));
+        Acceptor acceptor = new(loop, this.tables, listeners, flows, udp, limits, targets, counters);
         this.transaction = new(loop, this.tables, listeners, acceptor, counters, freeBind: false);
         this.Commit(First);
     }
