@@ -14,6 +14,9 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
+
+    /// <summary>Milliseconds that a client gets for its turn, however many wait.</summary>
+    const long LeastPatience = 2;
     const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
     const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
@@ -117,6 +120,13 @@ public sealed unsafe class Session : IEventHandler, ITimed
         this.Flush();
     }
 
+    /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
+    public void Hurry(int sharers)
+    {
+        if (this.state is State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged)
+            this.deadline = Math.Min(this.deadline, this.loop.Now + Math.Max(LeastPatience, this.timeout / (2 * sharers)));
+    }
+
     public void OnEvents(EventKey key, Events events)
     {
         if (!key.IsOf(this.generation) || this.state == State.Idle || this.IsDeaf)
@@ -139,7 +149,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
-        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
+        this.Say($"stalled: dropped, nothing changed");
         this.End();
     }
 
