@@ -148,8 +148,8 @@ sealed class NetworkNamespace : IDisposable
 
     public bool Accepts(int port) => this.Accepts(new IPEndPoint(IPAddress.Loopback, port));
 
-    /// <summary>Lays a cable between two namespaces, with addresses in CIDR notation at each end.</summary>
-    public void Link(NetworkNamespace other, string[] ours, string[] theirs)
+    /// <summary>Lays a cable between two namespaces, with addresses in CIDR notation at each end; the name of our end's interface.</summary>
+    public string Link(NetworkNamespace other, string[] ours, string[] theirs)
     {
         int number = Interlocked.Increment(ref created);
         string here = $"veth{number}a", there = $"veth{number}b";
@@ -165,6 +165,8 @@ sealed class NetworkNamespace : IDisposable
 
             new Command("ip", "-n", end.Name!, "link", "set", device, "up").RunOrFail();
         }
+
+        return here;
     }
 
     public void Dispose()

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using Mono.Unix.Native;
 
 namespace Pesto.Tests.Harness;
 
@@ -34,6 +35,13 @@ sealed class Testbed : IDisposable
     {
         string control = this.Folder["control"];
         return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
+    }
+
+    /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
+    public RunningForwarder ServeOnHost(params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
     }
 
     /// <summary>
@@ -89,6 +97,25 @@ sealed class RunningForwarder : IDisposable
     /// <summary>What the real client does with it.</summary>
     public Finished RealPesto(params string[] options) =>
         new Command(Programs.RealPesto, [.. options, this.Control]).In(this.bed.Host).As(this.bed.Owner).Run();
+
+    /// <summary>The counters at this moment, of ours.</summary>
+    public Dictionary<string, long> Statistics()
+    {
+        int before = this.StatisticsLines().Length;
+        this.Process.Signal(Signum.SIGUSR1);
+        this.Process.WaitUntil(() => this.StatisticsLines().Length > before, "it prints its counters");
+        return this.StatisticsLines()[^1].Split(' ').Select(pair => pair.Split('=')).ToDictionary(pair => pair[0], pair => long.Parse(pair[1]));
+    }
+
+    public long Statistic(string name) => this.Statistics()[name];
+
+    string[] StatisticsLines()
+    {
+        const string Marker = "stats: ";
+        string all = this.Process.Errors;
+        string[] lines = all[..(all.LastIndexOf('\n') + 1)].Split('\n');
+        return [.. lines.Where(line => line.Contains(Marker)).Select(line => line[(line.IndexOf(Marker) + Marker.Length)..])];
+    }
 
     bool Listens()
     {

@@ -12,6 +12,24 @@ public sealed class Counters
     /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
     public long Shed;
 
+    public long UdpOpen;
+    public long UdpTotal;
+
+    /// <summary>UDP flows that ended because nobody listens on the target.</summary>
+    public long UdpRefused;
+
+    /// <summary>UDP flows that ended to make room for others.</summary>
+    public long UdpShed;
+
+    /// <summary>From client to target.</summary>
+    public long DatagramsIn;
+
+    /// <summary>From target to client.</summary>
+    public long DatagramsOut;
+
+    /// <summary>Datagrams that were received and could not be sent on, for whatever reason.</summary>
+    public long DatagramsDropped;
+
     /// <summary>From client to target, in bytes.</summary>
     public long BytesIn;
 

@@ -51,12 +51,14 @@ public sealed class Service
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
         this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters);
+        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
+        UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
         if (options.NetnsPath is not null)
             this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, options.FreeBind);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
-        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -120,7 +122,7 @@ public sealed class Service
     Tables.PifEntry[] Pifs(Side host, Side target)
     {
         Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Capabilities protocols = this.options.NoTcp ? 0 : Capabilities.Tcp;
+        Capabilities protocols = (this.options.NoTcp ? 0 : Capabilities.Tcp) | (this.options.NoUdp ? 0 : Capabilities.Udp);
         Capabilities both = families | protocols | Capabilities.Interface;
         if (this.options.NetnsPath is null)
             return [new(Pif.Host, Pif.HostName, both, host, target)];

@@ -422,16 +422,19 @@ public sealed unsafe class Transaction : ITimed
     {
         Listeners.Listener* listener = this.listeners[index];
         this.acceptor.Disarm(index);
-        if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)
+        if (!listener->Deaf)
         {
-            // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again.
-            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || Sockets.DropNewConnections(listener->Fd).Ok;
+            // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
+            // and datagrams are taken until there is none for the moment.
+            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || (listener->Protocol == IpProtocol.Tcp && Sockets.DropNewConnections(listener->Fd).Ok);
         }
 
         Rule* rule = this.acceptor.RuleInForce(index);
         if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
             rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
-        if (rule != null && listener->Protocol == IpProtocol.Tcp && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
+        if (rule != null && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
+            return false;
+        if (!this.acceptor.Leave(index))
             return false;
         this.listeners.Close(index);
         this.Closed++;

@@ -14,6 +14,9 @@ public abstract class Side
     /// <summary>An unconnected, non-blocking TCP socket. Fails with EMFILE, ENFILE, ENOBUFS, ENOMEM or EAFNOSUPPORT.</summary>
     public abstract Result Tcp(ushort family);
 
+    /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
+    public abstract Result Udp(ushort family);
+
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
 
@@ -32,6 +35,8 @@ public sealed class OwnSide : Side
     public override ISocketList SocketList => this.list ??= SocketLists.Open();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
+
+    public override Result Udp(ushort family) => Sockets.Udp(family);
 
     public override void Listen(Span<ListenOrder> orders)
     {

@@ -96,6 +96,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         public Direction Out;
         public bool Connected;
         public bool Urgent;
+
+        /// <summary>An end was reset: its stream seems to end now, and must not be taken for one that was complete.</summary>
+        public bool Failed;
         public bool IsReady;
     }
 
@@ -254,6 +257,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Errno error = Sockets.PendingError(part == 0 ? flow->Client.Fd : flow->Target.Fd);
         if (error == Errno.None)
             return false;
+        flow->Failed = true;
         if (flow->Connected)
             _ = this.Pump(flow, part);
         this.Break(index);
@@ -304,6 +308,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
             if (direction->Ended)
             {
+                if (flow->Failed)
+                    return Pumped.Broken;
                 direction->EndSent = true;
                 // Where this was the last to end, closing tells the other side, and saves a call. Else it fails only if the
                 // other side is gone already, of which an event tells.
@@ -376,8 +382,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         this.pipes.Return(pipe);
+        // Nothing: the end of the stream, or urgent data with the end behind it. Receiving tells which.
         if (moved.Ok)
-            direction->Ended = true;
+            direction->Streaming = false;
         else if (moved.Is(Errno.EAGAIN))
             from->Readable = false;
         else
