@@ -50,8 +50,8 @@ public sealed class Service
         this.limits = new(this.loop);
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
-        this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters);
+        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, options.ConnectTimeout, options.IdleTimeout);
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters, this.mostSockets);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
         this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
@@ -62,6 +62,7 @@ public sealed class Service
         if (!this.OpenFirstTables())
             return 1;
         ControlSocket? control = null;
+        bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
@@ -72,7 +73,11 @@ public sealed class Service
         {
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
+            {
                 WritePid(this.options.PidPath);
+                hasPidFile = true;
+            }
+
             Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
             if (!this.options.Foreground)
                 this.Detach();
@@ -85,8 +90,8 @@ public sealed class Service
         finally
         {
             control?.Remove();
-            if (this.options.PidPath is not null)
-                _ = Files.Remove(this.options.PidPath).Ok;
+            if (hasPidFile)
+                _ = Files.Remove(this.options.PidPath!).Ok;
         }
 
         return 0;

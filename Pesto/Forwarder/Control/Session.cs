@@ -14,6 +14,10 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
+
+    /// <summary>The most that is received from a client, in input buffers, before traffic gets its turn.</summary>
+    const int FairShare = 4;
+
     const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
     const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
@@ -219,7 +223,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void Receive()
     {
-        while (this.state is not (State.Idle or State.Closing) && !this.IsDeaf)
+        for (int i = 0; i < FairShare && this.state is not (State.Idle or State.Closing) && !this.IsDeaf; i++)
         {
             Result received = Sockets.Receive(this.fd, this.input.Pointer + this.inputLength, InputSize - this.inputLength);
             if (received.Ok && received.Value > 0)
@@ -516,7 +520,8 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void End()
     {
-        // Closing a UNIX socket with bytes unread would reset the client.
+        // Closing a UNIX socket with bytes unread would reset the client. One that never stops sending is stopped first.
+        _ = Sockets.Shutdown(this.fd, Sockets.ShutRead).Ok;
         while (Sockets.Receive(this.fd, this.input.Pointer, InputSize) is { Ok: true, Value: > 0 })
         {
         }
