@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Net.Sockets;
-using System.Text.Json;
 using Pesto.Bench.Peers;
 using Pesto.Bench.Traffic;
 using Pesto.Rules;
@@ -70,7 +69,7 @@ sealed class Trial : IDisposable
         client.Expect("end", this.seconds + StartLimit);
         cpu = (this.Tree?.CpuSeconds() ?? 0) - cpu;
         (long bytes, long datagrams, long time) last = this.ServerCount();
-        Outcome outcome = JsonSerializer.Deserialize<Outcome>(client.Read(StartLimit))!;
+        Outcome outcome = Outcome.FromJson(client.Read(StartLimit));
         if ((outcome.Error ?? extra.Error) is { } error)
             return new() { Error = error };
         long? peak = this.Tree?.PeakKiB();

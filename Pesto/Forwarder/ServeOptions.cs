@@ -9,6 +9,7 @@ public sealed class ServeOptions
     const int NetnsId = 256, TargetId = 257, ConfTimeoutId = 258, StatsId = 259, VersionId = 260, FreeBindId = 261;
     const int ConnectTimeoutId = 262, IdleTimeoutId = 263, UsernsId = 264, NetnsOnlyId = 265, NoNetnsQuitId = 266;
     const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269;
+    const int UdpTimeoutId = 270, UdpStreamTimeoutId = 271, UdpMaxFlowsId = 272;
 
     static readonly CommandLine.Option[] Known =
     [
@@ -36,6 +37,9 @@ public sealed class ServeOptions
         new(ConfTimeoutId, '\0', "conf-timeout", true),
         new(ConnectTimeoutId, '\0', "connect-timeout", true),
         new(IdleTimeoutId, '\0', "idle-timeout", true),
+        new(UdpTimeoutId, '\0', "udp-timeout", true),
+        new(UdpStreamTimeoutId, '\0', "udp-stream-timeout", true),
+        new(UdpMaxFlowsId, '\0', "udp-max-flows", true),
         new(StatsId, '\0', "stats", true),
         new('h', 'h', "help", false),
         new(VersionId, '\0', "version", false),
@@ -99,6 +103,15 @@ public sealed class ServeOptions
 
     /// <summary>Milliseconds, 0 for never.</summary>
     public long IdleTimeout { get; private set; }
+
+    /// <summary>Milliseconds that a UDP flow may be idle before its target has sent anything, 0 for ever.</summary>
+    public long UdpTimeout { get; private set; } = 30_000;
+
+    /// <summary>Milliseconds that a UDP flow may be idle once both sides have sent something, 0 for ever.</summary>
+    public long UdpStreamTimeout { get; private set; } = 180_000;
+
+    /// <summary>The most UDP flows at a time, 0 for as many as the descriptors allow.</summary>
+    public int UdpMaxFlows { get; private set; }
 
     /// <summary>Milliseconds between two lines of counters, 0 for none.</summary>
     public long StatsInterval { get; private set; }
@@ -166,6 +179,9 @@ public sealed class ServeOptions
             case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
             case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
             case IdleTimeoutId: this.IdleTimeout = Milliseconds(line); break;
+            case UdpTimeoutId: this.UdpTimeout = Milliseconds(line); break;
+            case UdpStreamTimeoutId: this.UdpStreamTimeout = Milliseconds(line); break;
+            case UdpMaxFlowsId: this.UdpMaxFlows = Flows(line); break;
             case StatsId: this.StatsInterval = Milliseconds(line); break;
             case 'h': this.Help = true; break;
             case VersionId: this.ShowVersion = true; break;
@@ -181,6 +197,13 @@ public sealed class ServeOptions
             this.TargetV4 = address;
         else
             this.TargetV6 = address;
+    }
+
+    static int Flows(CommandLine line)
+    {
+        if (!int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int flows) || flows is 0 or > 1 << 20)
+            throw new UsageException($"{line.Written} {line.Value}: not a number from 1 to {1 << 20}");
+        return flows;
     }
 
     /// <summary>UID, or UID:GID.</summary>
@@ -206,15 +229,16 @@ public sealed class ServeOptions
     public const string HelpText = """
         Usage: pesto serve [OPTION]... [PID]
 
-        Carries TCP connections from ports of this host into a network namespace, or to
-        another address, and takes new tables of ports while it runs: see "pesto --help".
+        Carries TCP connections and UDP datagrams from ports of this host into a network
+        namespace, or to another address, and takes new tables of ports while it runs: see
+        "pesto --help".
 
         What to forward (SPEC as in "pesto --help"; each may be given several times):
           -t, --tcp-ports SPEC    TCP ports of the host to forward
-          -u, --udp-ports SPEC    UDP ports of the host (not available yet)
+          -u, --udp-ports SPEC    UDP ports of the host to forward
           -T, --tcp-ns SPEC       TCP ports of the namespace's loopback to forward to the
                                   host's
-          -U, --udp-ns SPEC       UDP ports of the namespace (not available yet)
+          -U, --udp-ns SPEC       the same for UDP
           -4, --ipv4-only         IPv4 only
           -6, --ipv6-only         IPv6 only
               --no-tcp            no TCP
@@ -241,6 +265,13 @@ public sealed class ServeOptions
                                   long (default: as long as the kernel tries)
               --idle-timeout SEC  reset connections that move nothing for so long
                                   (default: never)
+              --udp-timeout SEC   forget a UDP client that has sent something and got no
+                                  answer after so long (default: 30; 0: never)
+              --udp-stream-timeout SEC  the same once both sides have sent something
+                                  (default: 180)
+              --udp-max-flows N   so many UDP clients at a time; beyond that, the one that
+                                  has been silent longest is forgotten (default: half of
+                                  the descriptors)
               --runas UID[:GID]   started by root, change to this user first
           -f, --foreground        stay in the foreground; default: go to the background
                                   once everything listens

@@ -51,10 +51,14 @@ public sealed class Service
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
         this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, options.ConnectTimeout, options.IdleTimeout);
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters, this.mostSockets);
+        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
+        UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters, this.mostSockets);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
+        if (options.NetnsPath is not null)
+            this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, options.FreeBind);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
-        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -123,10 +127,13 @@ public sealed class Service
     Tables.PifEntry[] Pifs(Side host, Side target)
     {
         Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Capabilities protocols = this.options.NoTcp ? 0 : Capabilities.Tcp;
+        Capabilities protocols = (this.options.NoTcp ? 0 : Capabilities.Tcp) | (this.options.NoUdp ? 0 : Capabilities.Udp);
         Capabilities both = families | protocols | Capabilities.Interface;
-        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, both, host, target);
-        return this.options.NetnsPath is null ? [inbound] : [inbound, new(Pif.Splice, Pif.SpliceName, both, target, host)];
+        if (this.options.NetnsPath is null)
+            return [new(Pif.Host, Pif.HostName, both, host, target)];
+        // What listens in a target that is an address can't be found out.
+        both |= Capabilities.Scan;
+        return [new(Pif.Host, Pif.HostName, both, host, target), new(Pif.Splice, Pif.SpliceName, both, target, host)];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>

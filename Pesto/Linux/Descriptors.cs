@@ -70,6 +70,13 @@ public static unsafe class Descriptors
         return ready.Ok && ready.Value > 0;
     }
 
+    /// <summary>Reads from a file at a place, in bytes from its beginning.</summary>
+    public static Result ReadAt(int fd, Span<byte> buffer, long offset)
+    {
+        fixed (byte* p = buffer)
+            return Result.Of(Libc.pread(fd, p, (nuint)buffer.Length, offset));
+    }
+
     /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
     public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {

@@ -59,6 +59,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         public bool Writable;
 
+        /// <summary>
+        /// What is sent leaves at once. Accepted sockets have it from their listening socket; those to targets get it when
+        /// they send for the second time, since the first is never held back, and many flows have no second.
+        /// </summary>
+        public bool NoDelay;
+
+        public bool HasSent;
+
         /// <summary>No new event may come for what is still to be received, so receive until the kernel says that there is nothing.</summary>
         public bool ReadToEnd;
     }
@@ -129,7 +137,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         int fd = socket.Value;
-        _ = Sockets.SetNoDelay(fd).Ok;
         Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
         if (index < 0)
@@ -154,7 +161,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         Flow* flow = this.flows[index];
-        flow->Client = new() { Fd = client, Writable = true };
+        flow->Client = new() { Fd = client, Writable = true, NoDelay = true };
         flow->Target = new() { Fd = fd };
         flow->In.Pipe = flow->Out.Pipe = -1;
         this.counters.TcpTotal++;
@@ -309,9 +316,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             {
                 if (flow->Failed)
                     return Pumped.Broken;
-                // Fails only if the other side is gone already, of which an event tells.
-                _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
                 direction->EndSent = true;
+                // Where this was the last to end, closing tells the other side, and saves a call. Else it fails only if the
+                // other side is gone already, of which an event tells.
+                if (!flow->In.EndSent || !flow->Out.EndSent)
+                    _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
                 return Pumped.Waits;
             }
 
@@ -324,9 +333,21 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static void HastenSecond(End* to)
+    {
+        if (to->NoDelay)
+            return;
+        to->NoDelay = to->HasSent;
+        to->HasSent = true;
+        if (to->NoDelay)
+            _ = Sockets.SetNoDelay(to->Fd).Ok;
+    }
+
     /// <summary>Moves from the pipe into the receiving socket; false if that failed.</summary>
     bool Drain(Direction* direction, End* to, ref long counter)
     {
+        HastenSecond(to);
         Result moved = Descriptors.Splice(this.pipes[direction->Pipe]->Read, to->Fd, direction->Held);
         if (!moved.Ok)
         {
@@ -398,6 +419,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (length < BufferSize && !from->ReadToEnd && !flow->Urgent)
             from->Readable = false;
 
+        HastenSecond(to);
         Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
         int taken = sent.Ok ? sent.Value : 0;
         if (!sent.Ok && !sent.Is(Errno.EAGAIN) && !sent.Is(Errno.EINTR))
@@ -428,6 +450,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return true;
         }
 
+        HastenSecond(to);
         Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, seen.Value);
         if (!sent.Ok)
         {
