@@ -10,11 +10,11 @@ public sealed class ControlSocket : IEventHandler, ITimed
 {
     const int Backlog = 4096;
 
-    /// <summary>Clients that may wait with a descriptor of ours each; further ones wait in the kernel.</summary>
-    const int MostWaiting = 1024;
-
-    /// <summary>Until so many have come together, each may take the whole time-out for its turn.</summary>
-    const int Crowd = 64;
+    /// <summary>
+    /// Clients that may wait with a descriptor of ours each; further ones wait in the kernel. So many are a crowd, in which
+    /// those that stall share one time-out: who does not stall then gets his turn within it.
+    /// </summary>
+    const int MostWaiting = 64;
 
     const long RetryMilliseconds = 100;
 
@@ -31,8 +31,8 @@ public sealed class ControlSocket : IEventHandler, ITimed
     bool armed;
     long retryAt = long.MaxValue;
 
-    // The most that waited at a time since nobody did.
-    int crowd;
+    // So many came that some may wait in the kernel; until nobody waits.
+    bool crowded;
 
     /// <summary>Opens the socket; throws <see cref="LinuxException"/> with the path in its words.</summary>
     /// <param name="idsMeanSomething">False in a user namespace in which other users are not mapped: then the socket's mode alone keeps them out.</param>
@@ -78,11 +78,12 @@ public sealed class ControlSocket : IEventHandler, ITimed
         }
 
         if (this.waiting.Count == MostWaiting)
+        {
             this.Disarm();
-        this.crowd = Math.Max(this.crowd, this.waiting.Count);
-        // Where very many wait, those that stall share one time-out, so that who does not stall gets his turn within it.
-        if (this.crowd >= Crowd)
-            this.session.Hurry(this.crowd);
+            this.crowded = true;
+            this.session.Hurry();
+        }
+
         this.Next();
     }
 
@@ -123,8 +124,8 @@ public sealed class ControlSocket : IEventHandler, ITimed
             if (known.Ok && (!this.idsMeanSomething || peer.User == this.owner || peer.User == 0))
             {
                 this.session.Begin(client, peer);
-                if (this.crowd >= Crowd)
-                    this.session.Hurry(this.crowd);
+                if (this.crowded)
+                    this.session.Hurry();
                 continue;
             }
 
@@ -133,8 +134,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
         }
 
         this.choosing = false;
-        if (this.waiting.Count == 0)
-            this.crowd = 0;
+        this.crowded &= this.waiting.Count > 0;
         if (this.waiting.Count < MostWaiting && this.retryAt == long.MaxValue && !this.Arm().Ok)
             this.retryAt = this.loop.Now + RetryMilliseconds;
     }
