@@ -14,7 +14,7 @@ public sealed class RecordingTests
     public static TheoryData<string> Names => new(All.Cases.Select(one => one.Name));
 
     [Fact]
-    public void All_recorded_streams_are_tried() => Assert.Equal(43, Names.Count());
+    public void All_recorded_streams_are_tried() => Assert.Equal(43, All.Cases.Length);
 
     [SkippableTheory]
     [MemberData(nameof(Names))]
