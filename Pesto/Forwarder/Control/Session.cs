@@ -180,7 +180,10 @@ public sealed unsafe class Session : IEventHandler, ITimed
         return at;
     }
 
-    /// <summary>Sends what is still to be sent, and asks for the events that the state needs; ends the session if the client is gone.</summary>
+    /// <summary>
+    /// Sends what is still to be sent, and asks for the events that the state needs. That the client does not listen any
+    /// more is no reason not to do what it said before: receiving will come to its end.
+    /// </summary>
     void Flush()
     {
         while (this.outputAt < this.outputLength)
@@ -196,8 +199,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!sent.Is(Errno.EINTR))
             {
-                this.Lose();
-                return;
+                this.outputAt = this.outputLength;
             }
         }
 
