@@ -25,7 +25,7 @@ public class FlowLookupBenchmarks
         {
             this.slots.Take();
             FlowKey key = Key(i);
-            this.table.Add(in key, 0, 0);
+            this.table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
         }
 
         Random random = new(1);
