@@ -26,6 +26,11 @@ static class Programs
         Skip.If(true, "the real pasta is not there: ./build.sh peers");
     }
 
+    /// <summary>For tests that use a program of others: skips where it is not installed.</summary>
+    public static void Need(string program) => Skip.IfNot(
+        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, program))),
+        $"{program} is not installed");
+
     static string FindRoot()
     {
         for (string? folder = AppContext.BaseDirectory; folder != null; folder = Path.GetDirectoryName(folder))

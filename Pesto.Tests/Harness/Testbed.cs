@@ -27,11 +27,21 @@ sealed class Testbed : IDisposable
     /// <summary>A `pesto` on the host.</summary>
     public Command Pesto(params string[] arguments) => new Command(Programs.Pesto, arguments).In(this.Host).As(this.Owner);
 
-    /// <summary>Starts `pesto serve` and waits until it answers.</summary>
-    public RunningForwarder Serve(params string[] arguments)
+    /// <summary>Starts `pesto serve` for the container and waits until it answers.</summary>
+    public RunningForwarder Serve(params string[] arguments) => this.ServeInto(["--netns", this.Container.Name ?? this.Container.Path], arguments);
+
+    /// <summary>Starts `pesto serve` with the target named by options of the test's choice.</summary>
+    public RunningForwarder ServeInto(string[] target, params string[] arguments)
     {
         string control = this.Folder["control"];
-        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
+    }
+
+    /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
+    public RunningForwarder ServeOnHost(params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
     }
 
     /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>

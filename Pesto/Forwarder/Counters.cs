@@ -43,6 +43,9 @@ public sealed class Counters
     public long SocketsParked;
     public long SocketsClosed;
 
+    /// <summary>Times that it was looked which ports of "auto" rules are listened on in the target.</summary>
+    public long Scans;
+
     /// <summary>Listening sockets that a table wanted and that could not be had.</summary>
     public long SocketsFailed;
 }

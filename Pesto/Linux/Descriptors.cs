@@ -70,6 +70,13 @@ public static unsafe class Descriptors
         return ready.Ok && ready.Value > 0;
     }
 
+    /// <summary>Reads from a file at a place, in bytes from its beginning.</summary>
+    public static Result ReadAt(int fd, Span<byte> buffer, long offset)
+    {
+        fixed (byte* p = buffer)
+            return Result.Of(Libc.pread(fd, p, (nuint)buffer.Length, offset));
+    }
+
     /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
     public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {
@@ -87,6 +94,19 @@ public static unsafe class Descriptors
 
             return Result.From(done);
         }
+    }
+
+    /// <summary>
+    /// Has /dev/null stand in for those of standard input, output and errors that are closed, so that nothing else gets
+    /// their numbers and what is written for people.
+    /// </summary>
+    public static void FillStandard()
+    {
+        Result opened;
+        while ((opened = Files.Open("/dev/null", Files.ReadWrite)) is { Ok: true, Value: <= 2 })
+            _ = SetCloseOnExec(opened.Value, false).Ok;
+        if (opened.Ok)
+            Close(opened.Value);
     }
 
     public static bool IsTerminal(int fd) => Libc.isatty(fd) == 1;

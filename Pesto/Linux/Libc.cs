@@ -54,6 +54,7 @@ static unsafe class Libc
     [DllImport(C)] public static extern int poll(void* fds, nuint count, int timeout);
     [DllImport(C)] public static extern int open(byte* path, int flags, int mode);
     [DllImport(C)] public static extern nint read(int fd, void* buffer, nuint length);
+    [DllImport(C)] public static extern nint pread(int fd, void* buffer, nuint length, long offset);
     [DllImport(C)] public static extern nint write(int fd, void* buffer, nuint length);
     [DllImport(C, EntryPoint = "recv")] public static extern nint recv_wait(int fd, void* buffer, nuint length, int flags);
     [DllImport(C, EntryPoint = "send")] public static extern nint send_wait(int fd, void* buffer, nuint length, int flags);

@@ -28,6 +28,17 @@ public struct ListenOrder
     /// <summary>The socket, listening, or why there is none.</summary>
     public Result Outcome;
 
+    /// <summary>What a rule wants at one of its ports.</summary>
+    public static ListenOrder For(in Rule rule, ushort port, bool freeBind) => new()
+    {
+        Address = rule.Address,
+        Interface = rule.Interface,
+        Port = port,
+        Protocol = rule.Protocol,
+        DualStack = rule.IsDualStack,
+        FreeBind = freeBind,
+    };
+
     public void Open()
     {
         Result socket = this.Protocol == IpProtocol.Tcp ? Sockets.Tcp(this.Family) : Sockets.Udp(this.Family);

@@ -49,6 +49,9 @@ public sealed unsafe class Listeners
         /// </summary>
         public short Lent;
 
+        /// <summary>The last scan that found a service behind it.</summary>
+        public uint Seen;
+
         /// <summary>The next one in its bucket, or -1.</summary>
         public int Next;
     }

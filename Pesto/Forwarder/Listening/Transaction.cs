@@ -35,6 +35,7 @@ public sealed unsafe class Transaction : ITimed
     Action? whenDone;
     long wakeAt = long.MaxValue;
     bool endAtOnce;
+    bool isRollback;
 
     // Where the walk over tables (opening) or sockets (all else) has got to.
     int atPif;
@@ -64,6 +65,9 @@ public sealed unsafe class Transaction : ITimed
         /// <summary>Finding and opening what the shadow tables want.</summary>
         Opening,
 
+        /// <summary>The same for ports that are wanted only while something listens in the target.</summary>
+        Scanning,
+
         /// <summary>The switch is made; sockets begin to be served by their new rules.</summary>
         Arming,
 
@@ -84,6 +88,12 @@ public sealed unsafe class Transaction : ITimed
     }
 
     public bool IsIdle => this.phase == Phase.None;
+
+    /// <summary>What is wanted is not about to change: no transaction, or one that waits for commit or rollback.</summary>
+    public bool IsSettled => this.phase is Phase.None or Phase.Applied;
+
+    /// <summary>Finds the ports that "auto" rules want; null where there can be none.</summary>
+    public Scan? Scan { get; set; }
 
     /// <summary>
     /// How many sockets could not be opened. Those of weak rules don't count, unless such a rule got none at all, which
@@ -109,6 +119,7 @@ public sealed unsafe class Transaction : ITimed
         this.atPif = this.atRule = this.atPort = 0;
         this.weakFailures = default;
         this.endAtOnce = commit;
+        this.isRollback = false;
         this.whenDone = whenDone;
         this.Enter(Phase.Opening);
     }
@@ -127,9 +138,10 @@ public sealed unsafe class Transaction : ITimed
     {
         Debug.Assert(this.phase == Phase.Applied, "nothing to roll back");
         this.counters.Rollbacks++;
+        this.isRollback = true;
         this.tables.Switch();
         this.whenDone = whenDone;
-        this.Enter(Phase.Retiring);
+        this.BeginScan(this.tables.Active);
     }
 
     /// <summary>Carries out a whole commit without a loop: at start-up, when there is no traffic yet.</summary>
@@ -158,6 +170,9 @@ public sealed unsafe class Transaction : ITimed
             {
                 case Phase.Opening:
                     this.OpenSome();
+                    break;
+                case Phase.Scanning:
+                    this.ScanSome();
                     break;
                 case Phase.Arming:
                     this.ArmSome();
@@ -195,7 +210,14 @@ public sealed unsafe class Transaction : ITimed
                 continue;
             }
 
+            // Which of its ports an "auto" rule wants, the scan finds out.
             ref readonly Rule rule = ref rules[this.atRule];
+            if (rule.IsScan)
+            {
+                this.atRule++;
+                continue;
+            }
+
             if (this.atPort < rule.First)
                 this.atPort = rule.First;
             if (this.atPort > rule.Last)
@@ -214,7 +236,7 @@ public sealed unsafe class Transaction : ITimed
             else
             {
                 this.orderedBy[ordered] = this.atRule;
-                this.orders[ordered++] = this.Order(in rule, (ushort)this.atPort);
+                this.orders[ordered++] = ListenOrder.For(in rule, (ushort)this.atPort, this.freeBind);
             }
 
             this.atPort++;
@@ -225,18 +247,30 @@ public sealed unsafe class Transaction : ITimed
             }
         }
 
-        this.Switch();
+        this.BeginScan(shadow);
     }
 
-    ListenOrder Order(in Rule rule, ushort port) => new()
+    void BeginScan(int set)
     {
-        Address = rule.Address,
-        Interface = rule.Interface,
-        Port = port,
-        Protocol = rule.Protocol,
-        DualStack = rule.IsDualStack,
-        FreeBind = this.freeBind,
-    };
+        this.Enter(Phase.Scanning);
+        this.Scan?.Begin(set);
+    }
+
+    void ScanSome()
+    {
+        if (this.Scan is not null)
+        {
+            if (!this.Scan.Step())
+                return;
+            this.Stolen += this.Scan.Found;
+            this.Opened += this.Scan.Opened;
+        }
+
+        if (this.isRollback)
+            this.Enter(Phase.Retiring);
+        else
+            this.Switch();
+    }
 
     void Open(int pif, int count)
     {
@@ -274,7 +308,7 @@ public sealed unsafe class Transaction : ITimed
     /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
     /// else can. Until it is closed, the old socket is served by the new rule, since it gets the connections.
     /// </summary>
-    void TakeOver(Side side, int pif, int rule, ref ListenOrder order)
+    public void TakeOver(Side side, int pif, int rule, ref ListenOrder order)
     {
         int old = 0;
         for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
@@ -370,10 +404,13 @@ public sealed unsafe class Transaction : ITimed
                 listener->Rule[this.tables.Shadow] = listener->Lent = -1;
                 this.acceptor.Arm(this.atSocket);
             }
-            else if (!this.Retire(this.atSocket))
+            else
             {
-                this.wakeAt = now + RetryMilliseconds;
-                return;
+                Acceptor.Accepted left = this.Retire(this.atSocket);
+                if (left == Acceptor.Accepted.Full)
+                    this.wakeAt = now + RetryMilliseconds;
+                if (left != Acceptor.Accepted.All)
+                    return;
             }
         }
 
@@ -383,8 +420,8 @@ public sealed unsafe class Transaction : ITimed
         this.whenDone?.Invoke();
     }
 
-    /// <summary>Closes a socket, but first serves what waits on it; false if that has to wait for a limit to pass.</summary>
-    bool Retire(int index)
+    /// <summary>Closes a socket, but first serves what waits on it, a piece at a time: it is closed when the outcome is that all was accepted.</summary>
+    public Acceptor.Accepted Retire(int index)
     {
         Listeners.Listener* listener = this.listeners[index];
         this.acceptor.Disarm(index);
@@ -398,13 +435,19 @@ public sealed unsafe class Transaction : ITimed
         Rule* rule = this.acceptor.RuleInForce(index);
         if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
             rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
-        if (rule != null && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
-            return false;
+        if (rule != null)
+        {
+            Acceptor.Accepted left = this.acceptor.Accept(index, rule, Stride, isLast: true);
+            // What still gets datagrams may get them for ever.
+            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Deaf))
+                return left;
+        }
+
         if (!this.acceptor.Leave(index))
-            return false;
+            return Acceptor.Accepted.Some;
         this.listeners.Close(index);
         this.Closed++;
         this.counters.SocketsClosed++;
-        return true;
+        return Acceptor.Accepted.All;
     }
 }

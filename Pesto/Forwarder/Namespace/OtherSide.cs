@@ -39,6 +39,16 @@ public sealed class OtherSide : Side
         Listen,
         FillPool,
         IsLocal,
+        OpenSocketList,
+    }
+
+    public override ISocketList SocketList
+    {
+        get
+        {
+            this.Ask(Request.OpenSocketList);
+            return this.own.SocketList;
+        }
     }
 
     public override Result Tcp(ushort family) => this.FromPool(family == SocketAddress.V4 ? 0 : 1);
@@ -92,6 +102,9 @@ public sealed class OtherSide : Side
                     break;
                 case Request.FillPool:
                     this.FillPool();
+                    break;
+                case Request.OpenSocketList:
+                    _ = this.own.SocketList;
                     break;
                 case Request.IsLocal:
                 default:

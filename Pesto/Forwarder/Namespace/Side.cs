@@ -20,6 +20,9 @@ public abstract class Side
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
 
+    /// <summary>Lists the sockets of this namespace.</summary>
+    public abstract ISocketList SocketList { get; }
+
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
 }
@@ -27,6 +30,10 @@ public abstract class Side
 /// <summary>The namespace that the loop's thread is in.</summary>
 public sealed class OwnSide : Side
 {
+    ISocketList? list;
+
+    public override ISocketList SocketList => this.list ??= SocketLists.Open();
+
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 
     public override Result Udp(ushort family) => Sockets.Udp(family);
