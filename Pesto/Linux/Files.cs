@@ -45,10 +45,13 @@ public static unsafe class Files
     }
 
     /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
-    public static Result Look(string path, out FileIdentity identity) => Look(path, 0x100, out identity);
+    public static Result Look(string path, out FileIdentity identity) => Look(Text(path), 0x100, out identity);
 
     /// <summary>What a path leads to, by way of symbolic links: fails with ENOENT if nothing.</summary>
-    public static Result LookBehind(string path, out FileIdentity identity) => Look(path, 0, out identity);
+    public static Result LookBehind(string path, out FileIdentity identity) => Look(Text(path), 0, out identity);
+
+    /// <summary>As above, for a path that is looked at often: of its <see cref="Text"/>.</summary>
+    public static Result LookBehind(byte[] path, out FileIdentity identity) => Look(path, 0, out identity);
 
     /// <summary>Which file a descriptor is open to.</summary>
     public static FileIdentity IdentityOf(int fd)
@@ -57,13 +60,13 @@ public static unsafe class Files
         return identity;
     }
 
-    static Result Look(string path, int flags, out FileIdentity identity)
+    static Result Look(byte[] path, int flags, out FileIdentity identity)
     {
         const int WorkingDirectory = -100;
         const uint BasicStatistics = 0x7ff;
         // struct statx: the mode is at 28, the inode at 32, the device's major and minor number at 136.
         byte* status = stackalloc byte[256];
-        fixed (byte* p = Text(path))
+        fixed (byte* p = path)
         {
             Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatistics, status));
             identity = result.Ok
@@ -90,6 +93,7 @@ public static unsafe class Files
     /// <summary>Files made from now on get at most the rights that this mask leaves; returns the mask before.</summary>
     public static int SetMask(int mask) => (int)Libc.umask((uint)mask);
 
+    /// <summary>As the system takes it: in UTF-8, with a NUL at the end.</summary>
     internal static byte[] Text(string text)
     {
         byte[] bytes = new byte[Encoding.UTF8.GetByteCount(text) + 1];
