@@ -8,6 +8,7 @@ public static class Serve
 {
     public static int Run(string[] arguments)
     {
+        Descriptors.FillStandard();
         try
         {
             ServeOptions options = ServeOptions.Parse(arguments);

@@ -96,6 +96,19 @@ public static unsafe class Descriptors
         }
     }
 
+    /// <summary>
+    /// Has /dev/null stand in for those of standard input, output and errors that are closed, so that nothing else gets
+    /// their numbers and what is written for people.
+    /// </summary>
+    public static void FillStandard()
+    {
+        Result opened;
+        while ((opened = Files.Open("/dev/null", Files.ReadWrite)) is { Ok: true, Value: <= 2 })
+            _ = SetCloseOnExec(opened.Value, false).Ok;
+        if (opened.Ok)
+            Close(opened.Value);
+    }
+
     public static bool IsTerminal(int fd) => Libc.isatty(fd) == 1;
 
     /// <summary>Has a descriptor survive (or not) an execve.</summary>
