@@ -41,6 +41,8 @@ public sealed class OtherSide : Side
         IsLocal,
     }
 
+    public override Handshakes Handshakes { get; } = new();
+
     public override Result Tcp(ushort socketFamily)
     {
         int pool = socketFamily == SocketAddress.V4 ? 0 : 1;

@@ -17,6 +17,9 @@ public abstract class Side
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
 
+    /// <summary>TCP connections to this namespace that are just being made.</summary>
+    public abstract Handshakes Handshakes { get; }
+
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
 }
@@ -24,6 +27,11 @@ public abstract class Side
 /// <summary>The namespace that the loop's thread is in.</summary>
 public sealed class OwnSide : Side
 {
+    Handshakes? handshakes;
+
+    // Not before it is needed: the thread comes into its namespace after the side is made.
+    public override Handshakes Handshakes => this.handshakes ??= new();
+
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 
     public override void Listen(Span<ListenOrder> orders)
