@@ -30,7 +30,11 @@ public static class Log
     }
 
     /// <summary>From now on to the system's logger, as daemons do that have no terminal and no file.</summary>
-    public static void ToSystem() => toSystem = true;
+    public static void ToSystem()
+    {
+        SystemLog.Open();
+        toSystem = true;
+    }
 
     public static void SetLevel(bool isQuiet, bool isDebug)
     {
