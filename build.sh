@@ -182,7 +182,8 @@ bench() {
 # ---- Peers ----------------------------------------------------------------------------------------------------------
 
 # What tests and benchmarks forward, or compare with.
-peer_packages=(curl iperf3 redis-server redis-tools dnsmasq-base bind9-dnsutils nginx-light haproxy socat strace rootlesskit nftables iproute2 util-linux)
+peer_packages=(curl iperf3 redis-server redis-tools dnsmasq-base bind9-dnsutils nginx-light haproxy socat strace rootlesskit nftables iproute2 util-linux
+  libnginx-mod-stream slirp4netns uidmap)
 
 # Prints a source list for Debian's suite sid that uses the same mirror and key as the machine's own.
 sid_source() {

@@ -12,6 +12,7 @@ static class Chart
     const int Gap = 24;
     const int LabelWidth = 76;
     const int ValueWidth = 62;
+    const int NoteWidth = 172;
     const int BarHeight = 14;
     const int RowHeight = 20;
     const int Head = 44;
@@ -60,6 +61,8 @@ static class Chart
     {
         Text(svg, x, y + 14, "panel", results.Load.Title);
         Text(svg, x, y + 30, "small", results.Load.Unit + (results.Load.HigherIsBetter ? "" : ", lower is better"));
+        // What a figure was reached at the cost of belongs beside it.
+        int room = PanelWidth - LabelWidth - (results.Peers.Any(peer => Note(results.Load, peer).Length > 0) ? NoteWidth : ValueWidth);
         double most = results.Peers.Where(peer => peer.HasValue).Max(peer => peer.Median);
         int top = y + Head;
         foreach (PeerResults peer in results.Peers)
@@ -67,12 +70,20 @@ static class Chart
             bool own = peer.Peer == "pesto";
             string emphasis = own ? "own" : "";
             Text(svg, x, top + 11, emphasis, peer.Peer);
-            double length = peer.HasValue && most > 0 ? peer.Median / most * (PanelWidth - LabelWidth - ValueWidth) : 0;
+            double length = peer.HasValue && most > 0 ? peer.Median / most * room : 0;
             string kind = own ? "pesto" : peer.IsForwarder ? "peer" : "limit";
             svg.AppendLine(CultureInfo.InvariantCulture, $"""<rect class="{kind}" x="{x + LabelWidth}" y="{top}" width="{length:0.0}" height="{BarHeight}" rx="2"/>""");
-            Text(svg, x + LabelWidth + (int)length + 5, top + 11, emphasis, peer.HasValue ? Figure.Text(peer.Median) : "failed");
+            Text(svg, x + LabelWidth + (int)length + 5, top + 11, emphasis, peer.HasValue ? Figure.Text(peer.Median) + Note(results.Load, peer) : "failed");
             top += RowHeight;
         }
+    }
+
+    static string Note(Load load, PeerResults peer)
+    {
+        Dictionary<string, double> others = peer.Others.ToDictionary(other => other.Name, other => other.Value);
+        double broken = others.GetValueOrDefault("refused") + others.GetValueOrDefault("reset");
+        double held = others.GetValueOrDefault("held", load.Count);
+        return broken > 0 ? $", {Figure.Text(broken)} clients refused" : held < load.Count ? $", held only {Figure.Text(held)}" : "";
     }
 
     static void Text(StringBuilder svg, int x, int y, string kind, string text) =>

@@ -6,10 +6,13 @@ namespace Pesto.Bench.Compare;
 /// <summary><c>compare</c>: the command line, and what is written where.</summary>
 sealed class CompareVerb
 {
+    public const int DefaultRounds = 5;
+    public const int DefaultSeconds = 2;
+
     readonly List<string> peers = [];
     readonly List<string> loads = [];
-    readonly int rounds = 5;
-    readonly double seconds = 2;
+    readonly int rounds = DefaultRounds;
+    readonly double seconds = DefaultSeconds;
     readonly string? json;
     readonly string? svg;
 

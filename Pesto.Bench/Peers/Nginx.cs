@@ -2,7 +2,7 @@ using Pesto.Bench.Compare;
 
 namespace Pesto.Bench.Peers;
 
-/// <summary>nginx with its stream module and as many workers as processors, over the veth pair.</summary>
+/// <summary>nginx with its stream module and as many workers as processors, over the veth pair. Larger buffers than usual suit it.</summary>
 sealed class Nginx : Peer
 {
     const string Configuration = "/run/nginx.conf";
@@ -32,11 +32,12 @@ sealed class Nginx : Peer
             stream {
                 server {
                     listen {{Topology.Loopback}}:{{Topology.ListenPort}}{{kind}};
+                    proxy_buffer_size 64k;
                     proxy_pass {{Topology.TargetAddress}}:{{Topology.ServerPort}};
                 }
             }
 
             """);
-        return new(new([this.Program!, "-c", Configuration, "-e", "stderr"]));
+        return new(new(this.Name, [this.Program!, "-c", Configuration, "-e", "stderr"]));
     }
 }

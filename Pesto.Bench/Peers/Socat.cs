@@ -2,7 +2,7 @@ using Pesto.Bench.Compare;
 
 namespace Pesto.Bench.Peers;
 
-/// <summary>socat with a process for each connection or client, over the veth pair.</summary>
+/// <summary>socat with a process for each connection or client, over the veth pair. Larger buffers than usual suit it.</summary>
 sealed class Socat : Peer
 {
     public override string Name => "socat";
@@ -17,8 +17,8 @@ sealed class Socat : Peer
     {
         string target = $"{Topology.TargetAddress}:{Topology.ServerPort}";
         string listen = $"LISTEN:{Topology.ListenPort},bind={Topology.Loopback},fork,reuseaddr";
-        return new(new(transport == Transport.Tcp
-            ? [this.Program!, $"TCP-{listen},backlog=4096", $"TCP:{target}"]
-            : [this.Program!, $"UDP-{listen}", $"UDP:{target}"]));
+        return new(new(this.Name, transport == Transport.Tcp
+            ? [this.Program!, "-b", "65536", $"TCP-{listen},backlog=4096", $"TCP:{target}"]
+            : [this.Program!, "-b", "65536", $"UDP-{listen}", $"UDP:{target}"]));
     }
 }

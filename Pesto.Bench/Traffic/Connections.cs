@@ -19,7 +19,7 @@ sealed unsafe class Connections
     }
 
     const int Size = 64;
-    const int Input = -1;
+    const int Input = int.MaxValue;
     const int Closed = -1;
     const long Stalled = 5_000_000_000;
     const long CheckEvery = 100_000_000;
@@ -30,7 +30,7 @@ sealed unsafe class Connections
     readonly int count;
     readonly Slot* slots;
     readonly byte* buffer = (byte*)NativeMemory.AllocZeroed(Size);
-    readonly Poller poller = new();
+    readonly Epoll epoll = new(Socket.MostEvents);
     int closed;
     bool inputEnded;
 
@@ -47,16 +47,16 @@ sealed unsafe class Connections
     public int Run(bool untilInputEnds)
     {
         if (untilInputEnds)
-            this.poller.Add(0, Kernel.EPOLLIN, Input);
+            this.epoll.Watch(0, Events.In, Input).OrThrow("watching a socket");
         for (int i = 0; i < this.count; i++)
             this.Open(i);
         long now = Stopwatch.GetTimestamp();
         long check = now + CheckEvery;
         while (!this.inputEnded && this.measure.GoesOn(now))
         {
-            int ready = this.poller.Wait(this.closed > 0 ? 0 : 50);
+            int ready = Math.Max(0, this.epoll.Wait(this.closed > 0 ? 0 : 50).Value);
             for (int i = 0; i < ready; i++)
-                this.Serve(this.poller.Number(i));
+                this.Serve((int)this.epoll.DataAt(i));
             if (this.closed > 0)
                 this.OpenClosed();
             now = Stopwatch.GetTimestamp();
@@ -89,7 +89,7 @@ sealed unsafe class Connections
         Result sent = Result.Of(Libc.send(s->Fd, this.buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok || sent.Is(Errno.EAGAIN))
-            this.poller.Add(s->Fd, s->Sent ? Kernel.EPOLLIN : Kernel.EPOLLOUT, slot);
+            this.epoll.Watch(s->Fd, s->Sent ? Events.In : Events.Out, (uint)slot).OrThrow("watching a socket");
         else
             this.Failed(s, sent.Error);
     }
@@ -114,7 +114,7 @@ sealed unsafe class Connections
         Result sent = Result.Of(Libc.send(s->Fd, this.buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok)
-            this.poller.Change(s->Fd, Kernel.EPOLLIN, slot);
+            this.epoll.Change(s->Fd, Events.In, (uint)slot).OrThrow("watching a socket");
         else if (!sent.Is(Errno.EAGAIN))
             this.Failed(s, sent.Error);
     }

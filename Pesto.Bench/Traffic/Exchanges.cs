@@ -25,11 +25,11 @@ static unsafe class Exchanges
         Outcome outcome = measure.Outcome;
         byte* buffer = (byte*)NativeMemory.AllocZeroed((nuint)size);
         Channel* channels = (Channel*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(Channel));
-        Poller poller = new();
+        Epoll epoll = new(Socket.MostEvents);
         for (int i = 0; i < count; i++)
         {
             channels[i].Fd = Socket.Connected(stream ? Kernel.SOCK_STREAM : Kernel.SOCK_DGRAM, to);
-            poller.Add(channels[i].Fd, Kernel.EPOLLIN, i);
+            epoll.Watch(channels[i].Fd, Events.In, (uint)i).OrThrow("watching a socket");
             channels[i].Started = Stopwatch.GetTimestamp();
             _ = Socket.SendAll(channels[i].Fd, buffer, size);
         }
@@ -39,10 +39,10 @@ static unsafe class Exchanges
         int unanswered = count;
         while (outcome.Error == null && measure.GoesOn(now, warm: unanswered == 0))
         {
-            int ready = poller.Wait(50);
+            int ready = Math.Max(0, epoll.Wait(50).Value);
             for (int i = 0; i < ready; i++)
             {
-                Channel* channel = channels + poller.Number(i);
+                Channel* channel = channels + (int)epoll.DataAt(i);
                 nint n = Libc.recv(channel->Fd, buffer, (nuint)(size - channel->Received), Kernel.MSG_DONTWAIT);
                 if (n <= 0)
                 {

@@ -19,9 +19,4 @@ static class Kernel
 
     public const int MSG_DONTWAIT = 0x40;
     public const int MSG_NOSIGNAL = 0x4000;
-
-    public const int EPOLL_CTL_ADD = 1;
-    public const int EPOLL_CTL_MOD = 3;
-    public const uint EPOLLIN = 1;
-    public const uint EPOLLOUT = 4;
 }

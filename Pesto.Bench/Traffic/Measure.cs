@@ -33,6 +33,10 @@ public sealed record Outcome
 
     /// <summary>What made the result worthless, or null.</summary>
     public string? Error { get; set; }
+
+    public string ToJson() => JsonSerializer.Serialize(this, JsonSerializerOptions.Web);
+
+    public static Outcome FromJson(string text) => JsonSerializer.Deserialize<Outcome>(text, JsonSerializerOptions.Web)!;
 }
 
 /// <summary>
@@ -84,7 +88,7 @@ sealed class Measure(double warmUp, double seconds, bool announced = true)
         this.Outcome.Median = this.histogram.Quantile(0.5) / 1e3;
         this.Outcome.P99 = this.histogram.Quantile(0.99) / 1e3;
         this.Outcome.Longest = this.histogram.Longest / 1e3;
-        Console.WriteLine(JsonSerializer.Serialize(this.Outcome));
+        Console.WriteLine(this.Outcome.ToJson());
         // Connections stay until all that is of interest was looked at.
         if (announced)
             _ = Console.ReadLine();

@@ -26,7 +26,7 @@ sealed unsafe class Server
     const int Input = 0;
 
     readonly string mode;
-    readonly Poller poller = new();
+    readonly Epoll epoll = new(Socket.MostEvents);
     readonly byte* buffer = (byte*)NativeMemory.AllocZeroed(Chunk);
     readonly Messages messages;
     readonly int socket;
@@ -43,8 +43,8 @@ sealed unsafe class Server
             Socket.Set(this.socket, Kernel.SOL_SOCKET, Kernel.SO_RCVBUF, DatagramBuffer);
         if (mode == UdpSinkGro)
             Socket.Set(this.socket, Kernel.SOL_UDP, Kernel.UDP_GRO, 1);
-        this.poller.Add(this.socket, Kernel.EPOLLIN, this.socket);
-        this.poller.Add(Input, Kernel.EPOLLIN, Input);
+        this.epoll.Watch(this.socket, Events.In, (uint)this.socket).OrThrow("watching a socket");
+        this.epoll.Watch(Input, Events.In, Input).OrThrow("watching a socket");
     }
 
     public static int Run(string mode, ushort port)
@@ -53,10 +53,10 @@ sealed unsafe class Server
         Console.WriteLine("ready");
         while (true)
         {
-            int count = server.poller.Wait(-1);
+            int count = Math.Max(0, server.epoll.Wait(-1).Value);
             for (int i = 0; i < count; i++)
             {
-                int fd = server.poller.Number(i);
+                int fd = (int)server.epoll.DataAt(i);
                 if (fd != Input)
                     server.Serve(fd);
                 else if (!server.Answer())
@@ -106,7 +106,7 @@ sealed unsafe class Server
         while ((fd = Libc.accept4(this.socket, null, null, Kernel.SOCK_CLOEXEC)) >= 0)
         {
             Socket.Set(fd, Kernel.IPPROTO_TCP, Kernel.TCP_NODELAY, 1);
-            this.poller.Add(fd, this.mode == TcpSource ? Kernel.EPOLLOUT : Kernel.EPOLLIN, fd);
+            this.epoll.Watch(fd, this.mode == TcpSource ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
         }
     }
 

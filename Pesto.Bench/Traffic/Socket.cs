@@ -5,6 +5,9 @@ namespace Pesto.Bench.Traffic;
 /// <summary>Sockets as both ends of the traffic open them.</summary>
 static unsafe class Socket
 {
+    /// <summary>The most events that are taken from epoll at once.</summary>
+    public const int MostEvents = 512;
+
     public static int Listen(ushort port)
     {
         int fd = Bound(Kernel.SOCK_STREAM | Kernel.SOCK_NONBLOCK, port);

@@ -10,20 +10,20 @@ static unsafe class Streams
     public static int Run(Measure measure, bool up, SocketAddress to, int count)
     {
         byte* buffer = (byte*)NativeMemory.AllocZeroed(Server.Chunk);
-        Poller poller = new();
+        Epoll epoll = new(Socket.MostEvents);
         for (int i = 0; i < count; i++)
         {
             int fd = Socket.Connected(Kernel.SOCK_STREAM, to);
-            poller.Add(fd, up ? Kernel.EPOLLOUT : Kernel.EPOLLIN, fd);
+            epoll.Watch(fd, up ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
         }
 
         Outcome outcome = measure.Outcome;
         while (outcome.Error == null && measure.GoesOn(Stopwatch.GetTimestamp()))
         {
-            int ready = poller.Wait(50);
+            int ready = Math.Max(0, epoll.Wait(50).Value);
             for (int i = 0; i < ready; i++)
             {
-                int fd = poller.Number(i);
+                int fd = (int)epoll.DataAt(i);
                 nint n = up
                     ? Libc.send(fd, buffer, Server.Chunk, Kernel.MSG_DONTWAIT | Kernel.MSG_NOSIGNAL)
                     : Libc.recv(fd, buffer, Server.Chunk, Kernel.MSG_DONTWAIT);

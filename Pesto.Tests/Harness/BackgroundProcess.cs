@@ -14,6 +14,7 @@ sealed class BackgroundProcess : IDisposable
     readonly StringBuilder output = new();
     readonly StringBuilder errors = new();
     readonly Task readers;
+    bool disposed;
 
     public BackgroundProcess(Command command, Process process)
     {
@@ -89,6 +90,9 @@ sealed class BackgroundProcess : IDisposable
 
     public void Dispose()
     {
+        if (this.disposed)
+            return;
+        this.disposed = true;
         this.EndGroup();
         this.process.WaitForExit();
         this.process.Dispose();

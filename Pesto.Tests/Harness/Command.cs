@@ -41,7 +41,7 @@ sealed record Command(string Program, params string[] Arguments)
     public BackgroundProcess Start()
     {
         // Each of these replaces itself by the next, so that the process id is the program's in the end.
-        string[] words = ["setsid", .. this.Namespace?.EnterAs(this.Account) ?? [], .. this.Account?.Become ?? [], this.Program, .. this.Arguments];
+        string[] words = ["setsid", .. this.Namespace?.EnterAs(this.Account) ?? this.Account?.Become ?? [], this.Program, .. this.Arguments];
         ProcessStartInfo start = new(words[0], words[1..])
         {
             RedirectStandardInput = true,

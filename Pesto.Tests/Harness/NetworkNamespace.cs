@@ -70,10 +70,10 @@ sealed class NetworkNamespace : IDisposable
     /// <summary>The process that holds an ordinary user's container.</summary>
     public int HolderId => this.holder?.Id ?? throw new InvalidOperationException($"{this.Path} is held by its name");
 
-    /// <summary>The command that runs another in here. An ordinary user gets into his own container by way of its user namespace.</summary>
+    /// <summary>The command that runs another in here, as somebody. An ordinary user gets into his own container by way of its user namespace.</summary>
     public string[] EnterAs(Account? who) => this.holder != null && who != null
         ? [.. who.Become, "nsenter", "--preserve-credentials", "-U", "-n", "-t", $"{this.HolderId}", "--"]
-        : ["nsenter", $"--net={this.Path}", "--"];
+        : ["nsenter", $"--net={this.Path}", "--", .. who?.Become ?? []];
 
     /// <summary>Runs code on a thread that is in here. A socket stays where it was made, so only the making of sockets needs this.</summary>
     public T Run<T>(Func<T> code)
@@ -148,8 +148,8 @@ sealed class NetworkNamespace : IDisposable
 
     public bool Accepts(int port) => this.Accepts(new IPEndPoint(IPAddress.Loopback, port));
 
-    /// <summary>Lays a cable between two namespaces, with addresses in CIDR notation at each end.</summary>
-    public void Link(NetworkNamespace other, string[] ours, string[] theirs)
+    /// <summary>Lays a cable between two namespaces, with addresses in CIDR notation at each end; the name of our end's interface.</summary>
+    public string Link(NetworkNamespace other, string[] ours, string[] theirs)
     {
         int number = Interlocked.Increment(ref created);
         string here = $"veth{number}a", there = $"veth{number}b";
@@ -165,6 +165,8 @@ sealed class NetworkNamespace : IDisposable
 
             new Command("ip", "-n", end.Name!, "link", "set", device, "up").RunOrFail();
         }
+
+        return here;
     }
 
     public void Dispose()

@@ -11,6 +11,9 @@ static class Programs
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
 
+    /// <summary>The same without any library, if it was built.</summary>
+    public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
+
     static readonly string Peers = Path.Combine(Root, ".cache/peers/bin");
 
     public static string RealPasta => Path.Combine(Peers, "pasta");
@@ -25,6 +28,11 @@ static class Programs
         Assert.False(Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") == "1", "the real pasta is required and not there: ./build.sh peers");
         Skip.If(true, "the real pasta is not there: ./build.sh peers");
     }
+
+    /// <summary>For tests that use a program of others: skips where it is not installed.</summary>
+    public static void Need(string program) => Skip.IfNot(
+        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, program))),
+        $"{program} is not installed");
 
     static string FindRoot()
     {

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using Mono.Unix.Native;
 
 namespace Pesto.Tests.Harness;
 
@@ -26,11 +27,28 @@ sealed class Testbed : IDisposable
     /// <summary>A `pesto` on the host.</summary>
     public Command Pesto(params string[] arguments) => new Command(Programs.Pesto, arguments).In(this.Host).As(this.Owner);
 
-    /// <summary>Starts `pesto serve` and waits until it answers.</summary>
-    public RunningForwarder Serve(params string[] arguments)
+    /// <summary>Starts `pesto serve` for the container and waits until it answers.</summary>
+    public RunningForwarder Serve(params string[] arguments) => this.ServeInto(["--netns", this.Container.Name ?? this.Container.Path], arguments);
+
+    /// <summary>Starts `pesto serve` with the target named by options of the test's choice.</summary>
+    public RunningForwarder ServeInto(string[] target, params string[] arguments)
     {
         string control = this.Folder["control"];
-        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments]).Start());
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
+    }
+
+    /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
+    public RunningForwarder ServeOnHost(params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
+    }
+
+    /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
+    public RunningForwarder ServeOnHost(params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
     }
 
     /// <summary>
@@ -86,6 +104,25 @@ sealed class RunningForwarder : IDisposable
     /// <summary>What the real client does with it.</summary>
     public Finished RealPesto(params string[] options) =>
         new Command(Programs.RealPesto, [.. options, this.Control]).In(this.bed.Host).As(this.bed.Owner).Run();
+
+    /// <summary>The counters at this moment, of ours.</summary>
+    public Dictionary<string, long> Statistics()
+    {
+        int before = this.StatisticsLines().Length;
+        this.Process.Signal(Signum.SIGUSR1);
+        this.Process.WaitUntil(() => this.StatisticsLines().Length > before, "it prints its counters");
+        return this.StatisticsLines()[^1].Split(' ').Select(pair => pair.Split('=')).ToDictionary(pair => pair[0], pair => long.Parse(pair[1]));
+    }
+
+    public long Statistic(string name) => this.Statistics()[name];
+
+    string[] StatisticsLines()
+    {
+        const string Marker = "stats: ";
+        string all = this.Process.Errors;
+        string[] lines = all[..(all.LastIndexOf('\n') + 1)].Split('\n');
+        return [.. lines.Where(line => line.Contains(Marker)).Select(line => line[(line.IndexOf(Marker) + Marker.Length)..])];
+    }
 
     bool Listens()
     {

@@ -12,6 +12,24 @@ public sealed class Counters
     /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
     public long Shed;
 
+    public long UdpOpen;
+    public long UdpTotal;
+
+    /// <summary>UDP flows that ended because nobody listens on the target.</summary>
+    public long UdpRefused;
+
+    /// <summary>UDP flows that ended to make room for others.</summary>
+    public long UdpShed;
+
+    /// <summary>From client to target.</summary>
+    public long DatagramsIn;
+
+    /// <summary>From target to client.</summary>
+    public long DatagramsOut;
+
+    /// <summary>Datagrams that were received and could not be sent on, for whatever reason.</summary>
+    public long DatagramsDropped;
+
     /// <summary>From client to target, in bytes.</summary>
     public long BytesIn;
 
@@ -24,6 +42,9 @@ public sealed class Counters
     public long SocketsStolen;
     public long SocketsParked;
     public long SocketsClosed;
+
+    /// <summary>Times that it was looked which ports of "auto" rules are listened on in the target.</summary>
+    public long Scans;
 
     /// <summary>Listening sockets that a table wanted and that could not be had.</summary>
     public long SocketsFailed;

@@ -31,16 +31,28 @@ public sealed class Limits : ITimed
     /// <summary>Says what to add to the line: how much there is of everything.</summary>
     public Func<string>? Numbers { get; set; }
 
+    /// <summary>Called when a limit is reached: gives back what can be spared.</summary>
+    public Action? MakeRoom { get; set; }
+
     public bool IsExhaustion(Errno error) => error is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM or Errno.ENOSPC;
 
     public void Reached(string what, Errno error)
     {
         this.retryAt = this.loop.Now + RetryMilliseconds;
+        this.Say(what, error, "new connections wait, existing ones go on");
+        this.MakeRoom?.Invoke();
+    }
+
+    /// <summary>A limit that is met by ending the UDP flow that has been idle longest: nothing has to wait.</summary>
+    public void MadeRoom(string what, Errno error) => this.Say(what, error, "the UDP flows that are idle longest make room for new ones");
+
+    void Say(string what, Errno error, string consequence)
+    {
         if (this.loop.Now - this.saidAt < SayAgainMilliseconds)
             return;
         this.saidAt = this.loop.Now;
         string reason = error == Errno.None ? "none left" : error.Text();
-        Log.Warn($"limit reached: {what}: {reason} ({this.Numbers?.Invoke()}); new connections wait, existing ones go on");
+        Log.Warn($"limit reached: {what}: {reason} ({this.Numbers?.Invoke()}); {consequence}");
     }
 
     /// <summary>Something was given back.</summary>

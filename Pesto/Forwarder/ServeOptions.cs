@@ -8,7 +8,8 @@ public sealed class ServeOptions
 {
     const int NetnsId = 256, TargetId = 257, ConfTimeoutId = 258, StatsId = 259, VersionId = 260, FreeBindId = 261;
     const int ConnectTimeoutId = 262, IdleTimeoutId = 263, UsernsId = 264, NetnsOnlyId = 265, NoNetnsQuitId = 266;
-    const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269;
+    const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269, NoSandboxId = 290;
+    const int UdpTimeoutId = 270, UdpStreamTimeoutId = 271, UdpMaxFlowsId = 272;
 
     static readonly CommandLine.Option[] Known =
     [
@@ -32,10 +33,14 @@ public sealed class ServeOptions
         new('6', '6', "ipv6-only", false),
         new(NoTcpId, '\0', "no-tcp", false),
         new(NoUdpId, '\0', "no-udp", false),
+        new(NoSandboxId, '\0', "no-sandbox", false),
         new(FreeBindId, '\0', "freebind", false),
         new(ConfTimeoutId, '\0', "conf-timeout", true),
         new(ConnectTimeoutId, '\0', "connect-timeout", true),
         new(IdleTimeoutId, '\0', "idle-timeout", true),
+        new(UdpTimeoutId, '\0', "udp-timeout", true),
+        new(UdpStreamTimeoutId, '\0', "udp-stream-timeout", true),
+        new(UdpMaxFlowsId, '\0', "udp-max-flows", true),
         new(StatsId, '\0', "stats", true),
         new('h', 'h', "help", false),
         new(VersionId, '\0', "version", false),
@@ -60,8 +65,11 @@ public sealed class ServeOptions
     /// <summary>Go on when what <see cref="NetnsPath"/> names is gone.</summary>
     public bool NoNetnsQuit { get; private set; }
 
-    /// <summary>The user and group to change to before anything else; null to stay who one is.</summary>
-    public (uint User, uint Group)? RunAs { get; private set; }
+    /// <summary>The user and group to change to before anything else; null to stay who one is, or, as root, to become nobody at the end.</summary>
+    public Identity? RunAs { get; private set; }
+
+    /// <summary>Keep every privilege and make any system call, for who looks for a mistake.</summary>
+    public bool NoSandbox { get; private set; }
 
     public Address? TargetV4 { get; private set; }
 
@@ -91,6 +99,9 @@ public sealed class ServeOptions
 
     public bool ShowVersion { get; private set; }
 
+    /// <summary>What it makes at the start and takes away at the end.</summary>
+    public string[] OwnFiles => [.. new[] { this.ControlPath, this.PidPath }.OfType<string>()];
+
     /// <summary>Milliseconds.</summary>
     public long ConfTimeout { get; private set; } = 10_000;
 
@@ -99,6 +110,15 @@ public sealed class ServeOptions
 
     /// <summary>Milliseconds, 0 for never.</summary>
     public long IdleTimeout { get; private set; }
+
+    /// <summary>Milliseconds that a UDP flow may be idle before its target has sent anything, 0 for ever.</summary>
+    public long UdpTimeout { get; private set; } = 30_000;
+
+    /// <summary>Milliseconds that a UDP flow may be idle once both sides have sent something, 0 for ever.</summary>
+    public long UdpStreamTimeout { get; private set; } = 180_000;
+
+    /// <summary>The most UDP flows at a time, 0 for as many as the descriptors allow.</summary>
+    public int UdpMaxFlows { get; private set; }
 
     /// <summary>Milliseconds between two lines of counters, 0 for none.</summary>
     public long StatsInterval { get; private set; }
@@ -162,10 +182,14 @@ public sealed class ServeOptions
             case '6': this.NoV4 = true; break;
             case NoTcpId: this.NoTcp = true; break;
             case NoUdpId: this.NoUdp = true; break;
+            case NoSandboxId: this.NoSandbox = true; break;
             case FreeBindId: this.FreeBind = true; break;
             case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
             case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
             case IdleTimeoutId: this.IdleTimeout = Milliseconds(line); break;
+            case UdpTimeoutId: this.UdpTimeout = Milliseconds(line); break;
+            case UdpStreamTimeoutId: this.UdpStreamTimeout = Milliseconds(line); break;
+            case UdpMaxFlowsId: this.UdpMaxFlows = Flows(line); break;
             case StatsId: this.StatsInterval = Milliseconds(line); break;
             case 'h': this.Help = true; break;
             case VersionId: this.ShowVersion = true; break;
@@ -175,7 +199,7 @@ public sealed class ServeOptions
 
     void TakeTarget(string text)
     {
-        if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsMulticast || address.IsBroadcast)
+        if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsWildcard || address.IsMulticast || address.IsBroadcast)
             throw new UsageException($"--target {text}: not an IPv4 or IPv6 address of one host");
         if (address.IsV4)
             this.TargetV4 = address;
@@ -183,16 +207,18 @@ public sealed class ServeOptions
             this.TargetV6 = address;
     }
 
-    /// <summary>UID, or UID:GID.</summary>
+    static int Flows(CommandLine line)
+    {
+        if (!int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int flows) || flows is 0 or > 1 << 20)
+            throw new UsageException($"{line.Written} {line.Value}: not a number from 1 to {1 << 20}");
+        return flows;
+    }
+
     void TakeUser(string text)
     {
-        string[] parts = text.Split(':');
-        uint user = 0, group = 0;
-        bool valid = parts.Length <= 2 && uint.TryParse(parts[0], System.Globalization.NumberStyles.None, null, out user)
-            && uint.TryParse(parts[^1], System.Globalization.NumberStyles.None, null, out group);
-        if (!valid || user == uint.MaxValue || group == uint.MaxValue)
-            throw new UsageException($"--runas {text}: neither UID nor UID:GID, as numbers");
-        this.RunAs = (user, group);
+        if (!Identity.TryParse(text, out Identity identity))
+            throw new UsageException($"--runas {text}: not a user (UID, UID:GID, LOGIN or LOGIN:GROUP) of this system");
+        this.RunAs = identity;
     }
 
     /// <summary>Seconds, with or without a fraction, up to a day.</summary>
@@ -206,15 +232,16 @@ public sealed class ServeOptions
     public const string HelpText = """
         Usage: pesto serve [OPTION]... [PID]
 
-        Carries TCP connections from ports of this host into a network namespace, or to
-        another address, and takes new tables of ports while it runs: see "pesto --help".
+        Carries TCP connections and UDP datagrams from ports of this host into a network
+        namespace, or to another address, and takes new tables of ports while it runs: see
+        "pesto --help".
 
         What to forward (SPEC as in "pesto --help"; each may be given several times):
           -t, --tcp-ports SPEC    TCP ports of the host to forward
-          -u, --udp-ports SPEC    UDP ports of the host (not available yet)
+          -u, --udp-ports SPEC    UDP ports of the host to forward
           -T, --tcp-ns SPEC       TCP ports of the namespace's loopback to forward to the
                                   host's
-          -U, --udp-ns SPEC       UDP ports of the namespace (not available yet)
+          -U, --udp-ns SPEC       the same for UDP
           -4, --ipv4-only         IPv4 only
           -6, --ipv6-only         IPv6 only
               --no-tcp            no TCP
@@ -241,7 +268,17 @@ public sealed class ServeOptions
                                   long (default: as long as the kernel tries)
               --idle-timeout SEC  reset connections that move nothing for so long
                                   (default: never)
-              --runas UID[:GID]   started by root, change to this user first
+              --udp-timeout SEC   forget a UDP client that has sent something and got no
+                                  answer after so long (default: 30; 0: never)
+              --udp-stream-timeout SEC  the same once both sides have sent something
+                                  (default: 180)
+              --udp-max-flows N   so many UDP clients at a time; beyond that, the one that
+                                  has been silent longest is forgotten (default: half of
+                                  the descriptors)
+              --runas USER[:GROUP]  started by root, be this user, by name or number, from the
+                                  beginning, and keep nothing but the right to low ports;
+                                  default: become "nobody" once everything listens
+              --no-sandbox        keep all privileges and allow all system calls
           -f, --foreground        stay in the foreground; default: go to the background
                                   once everything listens
           -P, --pid FILE          write the process id here once everything listens

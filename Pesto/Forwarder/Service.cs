@@ -23,6 +23,7 @@ public sealed class Service
     readonly Statistics statistics;
     readonly SelfForwarding? selfForwarding;
     readonly int mostSockets;
+    OtherSide? otherSide;
     NamespaceWatch? namespaceWatch;
 
     public Service(ServeOptions options)
@@ -50,11 +51,15 @@ public sealed class Service
         this.limits = new(this.loop);
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
-        this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, this.limits, targets, this.counters);
+        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, options.ConnectTimeout, options.IdleTimeout);
+        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
+        UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters, this.mostSockets);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
+        if (options.NetnsPath is not null)
+            this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, options.FreeBind);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
-        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -62,6 +67,7 @@ public sealed class Service
         if (!this.OpenFirstTables())
             return 1;
         ControlSocket? control = null;
+        bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
@@ -72,10 +78,17 @@ public sealed class Service
         {
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
+            {
                 WritePid(this.options.PidPath);
+                hasPidFile = true;
+            }
+
             Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
             if (!this.options.Foreground)
-                this.Detach();
+                this.LeaveTerminal();
+            if (!this.options.NoSandbox)
+                this.EnterSandbox();
+            Launch.Ready();
             this.loop.Run();
             if (this.namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {this.options.NetnsPath} is gone");
@@ -85,25 +98,44 @@ public sealed class Service
         finally
         {
             control?.Remove();
-            if (this.options.PidPath is not null)
-                _ = Files.Remove(this.options.PidPath).Ok;
+            if (hasPidFile)
+                _ = Files.Remove(this.options.PidPath!).Ok;
         }
 
         return 0;
     }
 
-    void Detach()
+    /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
+    void EnterSandbox()
+    {
+        bool opensMore = this.options.ControlPath is not null;
+        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        {
+            foreach (ref readonly Rule rule in this.tables.Rules(i, this.tables.Active))
+                opensMore |= rule.IsScan;
+        }
+
+        foreach (Tables.PifEntry pif in this.tables.Pifs)
+        {
+            if (opensMore && pif.Capabilities.HasFlag(Capabilities.Scan))
+                _ = pif.Connects.SocketList;
+        }
+
+        Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
+    }
+
+    void LeaveTerminal()
     {
         if (this.options.LogPath is null)
             Log.ToSystem();
-        Launch.Ready();
+        Launch.LeaveTerminal();
     }
 
     /// <summary>Moves this thread, the loop's, into the namespace and leaves another behind on the host's side.</summary>
     OtherSide EnterNamespace(string path)
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
-        OtherSide host = new();
+        OtherSide host = this.otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
         entered.OrThrow(entered.Is(Errno.EPERM) && !this.options.NetnsOnly
@@ -118,10 +150,13 @@ public sealed class Service
     Tables.PifEntry[] Pifs(Side host, Side target)
     {
         Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Capabilities protocols = this.options.NoTcp ? 0 : Capabilities.Tcp;
+        Capabilities protocols = (this.options.NoTcp ? 0 : Capabilities.Tcp) | (this.options.NoUdp ? 0 : Capabilities.Udp);
         Capabilities both = families | protocols | Capabilities.Interface;
-        Tables.PifEntry inbound = new(Pif.Host, Pif.HostName, both, host, target);
-        return this.options.NetnsPath is null ? [inbound] : [inbound, new(Pif.Splice, Pif.SpliceName, both, target, host)];
+        if (this.options.NetnsPath is null)
+            return [new(Pif.Host, Pif.HostName, both, host, target)];
+        // What listens in a target that is an address can't be found out.
+        both |= Capabilities.Scan;
+        return [new(Pif.Host, Pif.HostName, both, host, target), new(Pif.Splice, Pif.SpliceName, both, target, host)];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>

@@ -44,6 +44,8 @@ public struct SocketAddress
         return result;
     }
 
+    public readonly bool Equals(in SocketAddress other) => this.Port == other.Port && this.Address == other.Address && this.Scope == other.Scope;
+
     /// <summary>In host byte order.</summary>
     public ushort Port
     {

@@ -9,9 +9,11 @@ public static unsafe class Sockets
     const ushort Unix = 1;
     const int Stream = 1, Datagram = 2, NonBlocking = 0x800, CloseOnExec = 0x80000;
     const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
-    const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoIpv6 = 41;
+    const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoUdp = 17, IpProtoIpv6 = 41;
     const int ReuseAddress = 2, SocketError = 4, KeepAliveOption = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
     const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62, AttachFilter = 26;
+    const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
+    const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
 
     public const int ShutRead = 0, ShutWrite = 1, ShutBoth = 2;
@@ -119,6 +121,34 @@ public static unsafe class Sockets
     public static Result SetFreeBind(int fd, ushort family) =>
         family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpFreeBind, 1) : Set(fd, IpProtoIpv6, Ipv6FreeBind, 1);
 
+    /// <summary>Room for so many bytes received and so many to be sent, or, for who may not have that much, as much as he may.</summary>
+    public static void SetBuffers(int fd, int bytes)
+    {
+        if (!Set(fd, SolSocket, ReceiveBufferForce, bytes).Ok)
+            _ = Set(fd, SolSocket, ReceiveBuffer, bytes).Ok;
+        if (!Set(fd, SolSocket, SendBufferForce, bytes).Ok)
+            _ = Set(fd, SolSocket, SendBuffer, bytes).Ok;
+    }
+
+    /// <summary>Has each datagram come with the address that it was sent to.</summary>
+    public static Result SetDestinationTold(int fd, ushort family)
+    {
+        Result v4 = Set(fd, IpProtoIp, IpPacketInfo, 1);
+        // A dual-stack socket has both: for IPv4, only IPv4's own form tells what to answer from when the datagram was a broadcast.
+        return family == SocketAddress.V6 ? Set(fd, IpProtoIpv6, Ipv6ReceivePacketInfo, 1) : v4;
+    }
+
+    /// <summary>Allows the kernel to hand over rows of datagrams as one. Fails (ENOPROTOOPT) before Linux 5.0: then they come one by one.</summary>
+    public static Result SetRowsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
+
+    /// <summary>Whether the kernel can send a row of datagrams as one: since Linux 4.18.</summary>
+    public static bool CanSendRows(int fd)
+    {
+        int value;
+        uint length = sizeof(int);
+        return Libc.getsockopt(fd, IpProtoUdp, UdpSegment, &value, &length) == 0;
+    }
+
     /// <summary>Only traffic of this interface, by name as bytes without NUL; free for ordinary users since Linux 5.7.</summary>
     public static Result BindToDevice(int fd, ReadOnlySpan<byte> name)
     {
@@ -143,12 +173,14 @@ public static unsafe class Sockets
     public static Result DropNewConnections(int fd)
     {
         // Classic BPF over the TCP header: load the flags (byte 13), keep SYN and ACK, drop if only SYN is set.
-        FilterStep* steps = stackalloc FilterStep[5];
-        steps[0] = new() { Code = 0x30, Operand = 13 };
-        steps[1] = new() { Code = 0x54, Operand = 0x12 };
-        steps[2] = new() { Code = 0x15, IfTrue = 1, Operand = 0x02 };
-        steps[3] = new() { Code = 0x06, Operand = uint.MaxValue };
-        steps[4] = new() { Code = 0x06, Operand = 0 };
+        FilterStep* steps = stackalloc FilterStep[5]
+        {
+            FilterStep.LoadByte(13),
+            FilterStep.And(0x12),
+            FilterStep.IfEqual(0x02, 1, 0),
+            FilterStep.Return(uint.MaxValue),
+            FilterStep.Return(0),
+        };
         FilterProgram program = new() { Length = 5, Steps = steps };
         return Result.Of(Libc.setsockopt(fd, SolSocket, AttachFilter, &program, (uint)sizeof(FilterProgram)));
     }
@@ -207,22 +239,6 @@ public static unsafe class Sockets
     {
         public int On;
         public int Seconds;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    struct FilterStep
-    {
-        public ushort Code;
-        public byte IfTrue;
-        public byte IfFalse;
-        public uint Operand;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    struct FilterProgram
-    {
-        public ushort Length;
-        public FilterStep* Steps;
     }
 
     /// <summary>struct ucred.</summary>

@@ -14,6 +14,14 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
+
+    /// <summary>In a crowd a client gets this part of the time-out for its turn, and so many milliseconds at least.</summary>
+    const int CrowdShare = 2000;
+    const long LeastPatience = 2;
+
+    /// <summary>The most that is received from a client, in input buffers, before traffic gets its turn.</summary>
+    const int FairShare = 4;
+
     const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
     const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
@@ -115,6 +123,13 @@ public sealed unsafe class Session : IEventHandler, ITimed
         this.outputLength = this.WriteListing();
         this.deadline = this.loop.Now + this.timeout;
         this.Flush();
+    }
+
+    /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
+    public void Hurry()
+    {
+        if (this.state is State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged)
+            this.deadline = Math.Min(this.deadline, this.loop.Now + Math.Max(LeastPatience, this.timeout / CrowdShare));
     }
 
     public void OnEvents(EventKey key, Events events)
@@ -221,7 +236,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void Receive()
     {
-        while (this.state is not (State.Idle or State.Closing) && !this.IsDeaf)
+        for (int i = 0; i < FairShare && this.state is not (State.Idle or State.Closing) && !this.IsDeaf; i++)
         {
             Result received = Sockets.Receive(this.fd, this.input.Pointer + this.inputLength, InputSize - this.inputLength);
             if (received.Ok && received.Value > 0)
@@ -518,7 +533,8 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void End()
     {
-        // Closing a UNIX socket with bytes unread would reset the client.
+        // Closing a UNIX socket with bytes unread would reset the client. One that never stops sending is stopped first.
+        _ = Sockets.Shutdown(this.fd, Sockets.ShutRead).Ok;
         while (Sockets.Receive(this.fd, this.input.Pointer, InputSize) is { Ok: true, Value: > 0 })
         {
         }

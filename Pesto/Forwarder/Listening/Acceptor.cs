@@ -3,7 +3,7 @@ using Pesto.Rules;
 
 namespace Pesto.Forwarder;
 
-/// <summary>Accepts what comes to the listening sockets and hands it to the flows, with the target that the socket's rule names.</summary>
+/// <summary>Takes what comes to the listening sockets and hands it to the flows, with the target that the socket's rule names.</summary>
 public sealed unsafe class Acceptor : IEventHandler
 {
     /// <summary>The most that are accepted from one socket before others get their turn.</summary>
@@ -13,20 +13,26 @@ public sealed unsafe class Acceptor : IEventHandler
     readonly Tables tables;
     readonly Listeners listeners;
     readonly TcpFlows tcp;
+    readonly UdpFlows udp;
     readonly Limits limits;
     readonly Targets targets;
     readonly Counters counters;
+    readonly int descriptors;
     readonly int kind;
 
-    public Acceptor(Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, Limits limits, Targets targets, Counters counters)
+    /// <param name="descriptors">How many may be open for listening sockets and flows.</param>
+    public Acceptor(
+        Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Limits limits, Targets targets, Counters counters, int descriptors)
     {
         this.loop = loop;
         this.tables = tables;
         this.listeners = listeners;
         this.tcp = tcp;
+        this.udp = udp;
         this.limits = limits;
         this.targets = targets;
         this.counters = counters;
+        this.descriptors = descriptors;
         this.kind = loop.AddHandler(this);
         limits.Recovered = this.ArmAll;
     }
@@ -50,8 +56,9 @@ public sealed unsafe class Acceptor : IEventHandler
         if (!key.IsOf(this.listeners.Generation(index)))
             return;
         Rule* rule = this.RuleInForce(index);
-        // A parked socket, or one that is new: its connections wait in the kernel. The event would come again and again.
-        if (rule == null || this.limits.Full)
+        // A parked socket, or one that is new: what comes to it waits in the kernel. The event would come again and again.
+        // Datagrams are taken even if there is room for no new flow: most belong to flows that exist.
+        if (rule == null || (this.limits.Full && this.listeners[index]->Protocol == IpProtocol.Tcp))
             this.Disarm(index);
         else
             _ = this.Accept(index, rule, FairShare);
@@ -87,14 +94,25 @@ public sealed unsafe class Acceptor : IEventHandler
         return -1;
     }
 
-    /// <summary>Accepts up to so many connections and forwards them by the rule.</summary>
-    public Accepted Accept(int index, Rule* rule, int most)
+    /// <summary>Accepts up to so many connections, or datagrams, and forwards them by the rule.</summary>
+    /// <param name="isLast">The socket goes away: what waits on it may use what is kept for other things.</param>
+    public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
         Listeners.Listener* listener = this.listeners[index];
+        if (listener->Protocol == IpProtocol.Udp)
+            return this.udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
         Side side = this.tables.Pifs[listener->Pif].Connects;
         ushort port = rule->TargetPort(listener->Port);
         for (int i = 0; i < most; i++)
         {
+            // Who can't be served now waits in the kernel's queue, and is not reset.
+            if (!isLast && this.listeners.Count + this.tcp.DescriptorCount + this.counters.UdpOpen + TcpFlows.DescriptorsEach > this.descriptors)
+            {
+                this.limits.Reached("descriptors for connections", Errno.None);
+                this.Disarm(index);
+                return Accepted.Full;
+            }
+
             bool isV4 = listener->Address.IsV4;
             Result accepted;
             if (listener->DualStack)
@@ -151,6 +169,9 @@ public sealed unsafe class Acceptor : IEventHandler
         listener->Armed = false;
         _ = this.loop.Epoll.Forget(listener->Fd).Ok;
     }
+
+    /// <summary>What to do before a socket is closed; false if that needs more time.</summary>
+    public bool Leave(int index) => this.listeners[index]->Protocol == IpProtocol.Tcp || this.udp.Leave(index);
 
     void ArmAll()
     {

@@ -8,6 +8,9 @@ public struct ListenOrder
 {
     const int Backlog = 4096;
 
+    /// <summary>What a listening UDP socket is to hold for all of its clients, in bytes, while the loop is busy elsewhere.</summary>
+    const int DatagramBuffer = 4 * 1024 * 1024;
+
     public Address Address;
     public InterfaceName Interface;
     public ushort Port;
@@ -27,6 +30,17 @@ public struct ListenOrder
 
     /// <summary>The socket, listening, or why there is none.</summary>
     public Result Outcome;
+
+    /// <summary>What a rule wants at one of its ports.</summary>
+    public static ListenOrder For(in Rule rule, ushort port, bool freeBind) => new()
+    {
+        Address = rule.Address,
+        Interface = rule.Interface,
+        Port = port,
+        Protocol = rule.Protocol,
+        DualStack = rule.IsDualStack,
+        FreeBind = freeBind,
+    };
 
     public void Open()
     {
@@ -67,10 +81,21 @@ public struct ListenOrder
         if (!done.Ok)
             return done;
 
+        if (this.Protocol == IpProtocol.Udp)
+        {
+            // Before it is bound: datagrams come from then on.
+            Sockets.SetBuffers(fd, DatagramBuffer);
+            _ = Sockets.SetRowsReceived(fd).Ok;
+            if (this.Address.IsWildcard)
+                done = Sockets.SetDestinationTold(fd, this.Family);
+            if (!done.Ok)
+                return done;
+        }
+
         uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(this.Interface.Bytes) : 0;
         SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
         done = Sockets.Bind(fd, in address);
-        if (!done.Ok || this.OnlyBind || this.Protocol != IpProtocol.Tcp)
+        if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
             return done;
 
         // Connections that are accepted have this from their listening socket: two calls saved for each.

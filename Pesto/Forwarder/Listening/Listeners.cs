@@ -46,6 +46,9 @@ public sealed unsafe class Listeners
         /// <summary>It shared its port, while one of them was bound, with another socket of ours that overlaps it.</summary>
         public bool Handover;
 
+        /// <summary>The last scan that found a service behind it.</summary>
+        public uint Seen;
+
         /// <summary>The next one in its bucket, or -1.</summary>
         public int Next;
     }
@@ -120,6 +123,16 @@ public sealed unsafe class Listeners
         listener->Next = this.buckets[bucket];
         this.buckets[bucket] = index;
         return index;
+    }
+
+    /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
+    public void GiveTo(Identity owner)
+    {
+        for (int i = 0; i < this.High; i++)
+        {
+            if (this.Exists(i))
+                _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
+        }
     }
 
     /// <summary>Closes a socket and forgets it.</summary>

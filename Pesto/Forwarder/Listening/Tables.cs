@@ -74,14 +74,14 @@ public sealed unsafe class Tables
         return -1;
     }
 
-    /// <summary>How many listening sockets a set of tables wants.</summary>
+    /// <summary>How many listening sockets a set of tables wants, whatever listens in the target: those of "auto" rules don't count.</summary>
     public int SocketsWanted(int set)
     {
         int wanted = 0;
         for (int pif = 0; pif < this.pifs.Length; pif++)
         {
             foreach (ref readonly Rule rule in this.Rules(pif, set))
-                wanted += rule.Ports;
+                wanted += rule.IsScan ? 0 : rule.Ports;
         }
 
         return wanted;

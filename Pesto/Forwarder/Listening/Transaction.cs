@@ -44,6 +44,7 @@ public sealed unsafe class Transaction : ITimed
     Action? whenDone;
     long wakeAt = long.MaxValue;
     bool endAtOnce;
+    bool isRollback;
 
     // Where the walk over tables (opening) or sockets (all else) has got to.
     int atPif;
@@ -77,6 +78,9 @@ public sealed unsafe class Transaction : ITimed
         /// <summary>Finding and opening what the shadow tables want.</summary>
         Opening,
 
+        /// <summary>The same for ports that are wanted only while something listens in the target.</summary>
+        Scanning,
+
         /// <summary>The switch is made; sockets begin to be served by their new rules.</summary>
         Arming,
 
@@ -104,6 +108,12 @@ public sealed unsafe class Transaction : ITimed
 
     public bool IsIdle => this.phase == Phase.None;
 
+    /// <summary>What is wanted is not about to change: no transaction, or one that waits for commit or rollback.</summary>
+    public bool IsSettled => this.phase is Phase.None or Phase.Applied;
+
+    /// <summary>Finds the ports that "auto" rules want; null where there can be none.</summary>
+    public Scan? Scan { get; set; }
+
     /// <summary>
     /// How many sockets could not be opened. Those of weak rules don't count, unless such a rule got none at all, which
     /// counts once.
@@ -128,6 +138,7 @@ public sealed unsafe class Transaction : ITimed
         this.atPif = this.atRule = this.atPort = 0;
         this.weakFailures = default;
         this.endAtOnce = commit;
+        this.isRollback = false;
         this.whenDone = whenDone;
         this.Enter(Phase.Opening);
     }
@@ -138,7 +149,7 @@ public sealed unsafe class Transaction : ITimed
         Debug.Assert(this.phase == Phase.Applied, "nothing to commit");
         this.counters.Commits++;
         this.whenDone = whenDone;
-        this.Retire();
+        this.BeginRetiring();
     }
 
     /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
@@ -146,12 +157,13 @@ public sealed unsafe class Transaction : ITimed
     {
         Debug.Assert(this.phase == Phase.Applied, "nothing to roll back");
         this.counters.Rollbacks++;
+        this.isRollback = true;
         this.tables.Switch();
         this.whenDone = whenDone;
-        this.Retire();
+        this.BeginScan(this.tables.Active);
     }
 
-    void Retire()
+    void BeginRetiring()
     {
         this.settleUntil = this.loop.Now + SettlingMilliseconds;
         this.deafened = 0;
@@ -184,6 +196,9 @@ public sealed unsafe class Transaction : ITimed
             {
                 case Phase.Opening:
                     this.OpenSome();
+                    break;
+                case Phase.Scanning:
+                    this.ScanSome();
                     break;
                 case Phase.Arming:
                     this.ArmSome();
@@ -227,7 +242,14 @@ public sealed unsafe class Transaction : ITimed
                 continue;
             }
 
+            // Which of its ports an "auto" rule wants, the scan finds out.
             ref readonly Rule rule = ref rules[this.atRule];
+            if (rule.IsScan)
+            {
+                this.atRule++;
+                continue;
+            }
+
             if (this.atPort < rule.First)
                 this.atPort = rule.First;
             if (this.atPort > rule.Last)
@@ -246,7 +268,7 @@ public sealed unsafe class Transaction : ITimed
             else
             {
                 this.orderedBy[ordered] = this.atRule;
-                this.orders[ordered++] = this.Order(in rule, (ushort)this.atPort);
+                this.orders[ordered++] = ListenOrder.For(in rule, (ushort)this.atPort, this.freeBind);
             }
 
             this.atPort++;
@@ -257,18 +279,30 @@ public sealed unsafe class Transaction : ITimed
             }
         }
 
-        this.Switch();
+        this.BeginScan(shadow);
     }
 
-    ListenOrder Order(in Rule rule, ushort port) => new()
+    void BeginScan(int set)
     {
-        Address = rule.Address,
-        Interface = rule.Interface,
-        Port = port,
-        Protocol = rule.Protocol,
-        DualStack = rule.IsDualStack,
-        FreeBind = this.freeBind,
-    };
+        this.Enter(Phase.Scanning);
+        this.Scan?.Begin(set);
+    }
+
+    void ScanSome()
+    {
+        if (this.Scan is not null)
+        {
+            if (!this.Scan.Step())
+                return;
+            this.Stolen += this.Scan.Found;
+            this.Opened += this.Scan.Opened;
+        }
+
+        if (this.isRollback)
+            this.BeginRetiring();
+        else
+            this.Switch();
+    }
 
     void Open(int pif, int count)
     {
@@ -309,7 +343,7 @@ public sealed unsafe class Transaction : ITimed
     /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
     /// else can.
     /// </summary>
-    void TakeOver(Side side, int pif, ref ListenOrder order)
+    public void TakeOver(Side side, int pif, ref ListenOrder order)
     {
         int old = 0;
         for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
@@ -403,7 +437,7 @@ public sealed unsafe class Transaction : ITimed
         if (this.endAtOnce)
         {
             this.counters.Commits++;
-            this.Retire();
+            this.BeginRetiring();
             return;
         }
 
@@ -433,9 +467,9 @@ public sealed unsafe class Transaction : ITimed
         Listeners.Listener* listener = this.listeners[index];
         this.acceptor.Disarm(index);
         // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
-        // which they do after a second.
-        if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)
-            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || Sockets.DropNewConnections(listener->Fd).Ok;
+        // which they do after a second, and datagrams are taken until there is none for the moment.
+        if (!listener->Deaf)
+            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || (listener->Protocol == IpProtocol.Tcp && Sockets.DropNewConnections(listener->Fd).Ok);
     }
 
     /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
@@ -480,10 +514,13 @@ public sealed unsafe class Transaction : ITimed
                 listener->Handover = false;
                 this.acceptor.Arm(this.atSocket);
             }
-            else if (!this.Retire(this.atSocket))
+            else
             {
-                this.wakeAt = now + RetryMilliseconds;
-                return;
+                Acceptor.Accepted left = this.Retire(this.atSocket);
+                if (left == Acceptor.Accepted.Full)
+                    this.wakeAt = now + RetryMilliseconds;
+                if (left != Acceptor.Accepted.All)
+                    return;
             }
         }
 
@@ -493,22 +530,30 @@ public sealed unsafe class Transaction : ITimed
         this.whenDone?.Invoke();
     }
 
-    /// <summary>Closes a socket, but first serves what waits on it; false if that has to wait for a limit to pass.</summary>
-    bool Retire(int index)
+    /// <summary>Closes a socket, but first serves what waits on it, a piece at a time: it is closed when the outcome is that all was accepted.</summary>
+    public Acceptor.Accepted Retire(int index)
     {
         Listeners.Listener* listener = this.listeners[index];
         this.Deafen(index);
         Rule* rule = this.acceptor.RuleInForce(index);
         if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
             rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
-        if (rule != null && listener->Protocol == IpProtocol.Tcp && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
-            return false;
+        if (rule != null)
+        {
+            Acceptor.Accepted left = this.acceptor.Accept(index, rule, Stride, isLast: true);
+            // What still gets datagrams may get them for ever.
+            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Deaf))
+                return left;
+        }
+
+        if (!this.acceptor.Leave(index))
+            return Acceptor.Accepted.Some;
         (bool handover, int pif, ushort port) = (listener->Handover && listener->Protocol == IpProtocol.Tcp, listener->Pif, listener->Port);
         this.listeners.Close(index);
         if (handover)
             this.ForgetHandover(pif, port);
         this.Closed++;
         this.counters.SocketsClosed++;
-        return true;
+        return Acceptor.Accepted.All;
     }
 }

@@ -10,7 +10,7 @@ namespace Pesto.Forwarder;
 public sealed class NamespaceWatch : IEventHandler
 {
     readonly Loop loop;
-    readonly string path;
+    readonly byte[] path;
     readonly Files.FileIdentity identity;
     readonly bool isProcess;
 
@@ -19,7 +19,7 @@ public sealed class NamespaceWatch : IEventHandler
     public NamespaceWatch(Loop loop, string path, Files.FileIdentity identity)
     {
         this.loop = loop;
-        this.path = path;
+        this.path = Files.Text(path);
         this.identity = identity;
         Result watched = ProcessOf(path) is int pid ? Processes.Watch(pid) : Result.From(Errno.EINVAL);
         this.isProcess = watched.Ok;
@@ -35,8 +35,14 @@ public sealed class NamespaceWatch : IEventHandler
     public void OnEvents(EventKey key, Events events)
     {
         bool ended = this.isProcess && (events & Events.In) != 0;
-        if (!ended && Files.LookBehind(this.path, out Files.FileIdentity now).Ok && now == this.identity)
-            return;
+        if (!ended)
+        {
+            // On the way to it there may be a folder of another user's, for root who has become nobody: then there is no telling.
+            Result looked = Files.LookBehind(this.path, out Files.FileIdentity now);
+            if (looked.Ok ? now == this.identity : looked.Is(Errno.EACCES))
+                return;
+        }
+
         this.IsGone = true;
         this.loop.Stop();
     }

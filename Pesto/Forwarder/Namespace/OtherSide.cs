@@ -9,7 +9,7 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed class OtherSide : Side
 {
-    /// <summary>Unconnected sockets that are kept at hand for flows, of each family: one change of threads gets so many.</summary>
+    /// <summary>Unconnected sockets that are kept at hand for flows, of each protocol and family: one change of threads gets so many.</summary>
     const int PoolSize = 32;
 
     const int StackSize = 256 * 1024;
@@ -18,13 +18,14 @@ public sealed class OtherSide : Side
     readonly int answered = Descriptors.EventCounter().OrThrow("creating an event counter");
     readonly OwnSide own = new();
     readonly ListenOrder[] orders = new ListenOrder[MostListeners];
-    readonly int[][] pools = [new int[PoolSize], new int[PoolSize]];
-    readonly int[] pooled = new int[2];
+    readonly int[][] pools = [new int[PoolSize], new int[PoolSize], new int[PoolSize], new int[PoolSize]];
+    readonly int[] pooled = new int[4];
 
     Request request;
     int count;
-    ushort family;
+    int pool;
     Address address;
+    Action? action;
     Result result;
 
     /// <summary>Starts the thread, in the namespace that the caller's thread is in now.</summary>
@@ -39,22 +40,36 @@ public sealed class OtherSide : Side
         Listen,
         FillPool,
         IsLocal,
+        OpenSocketList,
+        Run,
     }
 
     public override Handshakes Handshakes { get; } = new();
 
-    public override Result Tcp(ushort socketFamily)
+    public override ISocketList SocketList
     {
-        int pool = socketFamily == SocketAddress.V4 ? 0 : 1;
-        if (this.pooled[pool] == 0)
+        get
         {
-            this.family = socketFamily;
+            this.Ask(Request.OpenSocketList);
+            return this.own.SocketList;
+        }
+    }
+
+    public override Result Tcp(ushort family) => this.FromPool(family == SocketAddress.V4 ? 0 : 1);
+
+    public override Result Udp(ushort family) => this.FromPool(family == SocketAddress.V4 ? 2 : 3);
+
+    Result FromPool(int wanted)
+    {
+        if (this.pooled[wanted] == 0)
+        {
+            this.pool = wanted;
             this.Ask(Request.FillPool);
-            if (this.pooled[pool] == 0)
+            if (this.pooled[wanted] == 0)
                 return this.result;
         }
 
-        return Result.From(this.pools[pool][--this.pooled[pool]]);
+        return Result.From(this.pools[wanted][--this.pooled[wanted]]);
     }
 
     public override void Listen(Span<ListenOrder> wanted)
@@ -70,6 +85,13 @@ public sealed class OtherSide : Side
         this.address = wanted;
         this.Ask(Request.IsLocal);
         return this.result.Value == 1;
+    }
+
+    /// <summary>Has the thread do something else, once.</summary>
+    public void Run(Action what)
+    {
+        this.action = what;
+        this.Ask(Request.Run);
     }
 
     void Ask(Request what)
@@ -92,6 +114,12 @@ public sealed class OtherSide : Side
                 case Request.FillPool:
                     this.FillPool();
                     break;
+                case Request.OpenSocketList:
+                    _ = this.own.SocketList;
+                    break;
+                case Request.Run:
+                    this.action!();
+                    break;
                 case Request.IsLocal:
                 default:
                     this.result = Result.From(this.own.IsLocal(this.address) ? 1 : 0);
@@ -104,13 +132,13 @@ public sealed class OtherSide : Side
 
     void FillPool()
     {
-        int pool = this.family == SocketAddress.V4 ? 0 : 1;
-        while (this.pooled[pool] < PoolSize)
+        ushort family = (this.pool & 1) == 0 ? SocketAddress.V4 : SocketAddress.V6;
+        while (this.pooled[this.pool] < PoolSize)
         {
-            this.result = this.own.Tcp(this.family);
+            this.result = this.pool < 2 ? this.own.Tcp(family) : this.own.Udp(family);
             if (!this.result.Ok)
                 return;
-            this.pools[pool][this.pooled[pool]++] = this.result.Value;
+            this.pools[this.pool][this.pooled[this.pool]++] = this.result.Value;
         }
     }
 

@@ -14,8 +14,14 @@ public abstract class Side
     /// <summary>An unconnected, non-blocking TCP socket. Fails with EMFILE, ENFILE, ENOBUFS, ENOMEM or EAFNOSUPPORT.</summary>
     public abstract Result Tcp(ushort family);
 
+    /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
+    public abstract Result Udp(ushort family);
+
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
+
+    /// <summary>Lists the sockets of this namespace.</summary>
+    public abstract ISocketList SocketList { get; }
 
     /// <summary>TCP connections to this namespace that are just being made.</summary>
     public abstract Handshakes Handshakes { get; }
@@ -27,12 +33,18 @@ public abstract class Side
 /// <summary>The namespace that the loop's thread is in.</summary>
 public sealed class OwnSide : Side
 {
+    ISocketList? list;
+
+    public override ISocketList SocketList => this.list ??= SocketLists.Open();
+
     Handshakes? handshakes;
 
     // Not before it is needed: the thread comes into its namespace after the side is made.
     public override Handshakes Handshakes => this.handshakes ??= new();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
+
+    public override Result Udp(ushort family) => Sockets.Udp(family);
 
     public override void Listen(Span<ListenOrder> orders)
     {

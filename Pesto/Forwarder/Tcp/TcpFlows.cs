@@ -33,15 +33,16 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     int readyCount;
 
     /// <param name="capacity">The most flows at a time.</param>
+    /// <param name="descriptors">How many may be open in all; pipes are made only below that.</param>
     /// <param name="connectTimeout">Milliseconds until a target that does not answer is given up; 0: the kernel decides.</param>
     /// <param name="idleTimeout">Milliseconds after which a flow that moves nothing is reset; 0: never.</param>
-    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, long connectTimeout, long idleTimeout)
+    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, int descriptors, long connectTimeout, long idleTimeout)
     {
         this.loop = loop;
         this.counters = counters;
         this.limits = limits;
         this.flows = new(capacity);
-        this.pipes = new(capacity);
+        this.pipes = new(capacity, descriptors);
         this.ready = new(capacity * 2);
         this.connecting = new(capacity, connectTimeout);
         this.idle = new(capacity, idleTimeout);
@@ -57,6 +58,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         public bool Readable;
 
         public bool Writable;
+
+        /// <summary>
+        /// What is sent leaves at once. Accepted sockets have it from their listening socket; those to targets get it when
+        /// they send for the second time, since the first is never held back, and many flows have no second.
+        /// </summary>
+        public bool NoDelay;
+
+        public bool HasSent;
 
         /// <summary>No new event may come for what is still to be received, so receive until the kernel says that there is nothing.</summary>
         public bool ReadToEnd;
@@ -88,6 +97,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         public Direction Out;
         public bool Connected;
         public bool Urgent;
+
+        /// <summary>An end was reset: its stream seems to end now, and must not be taken for one that was complete.</summary>
+        public bool Failed;
         public bool IsReady;
     }
 
@@ -107,6 +119,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     public int PipeCount => this.pipes.Count;
 
+    /// <summary>The descriptors that a flow needs which holds nothing.</summary>
+    public const int DescriptorsEach = 2;
+
+    public int DescriptorCount => DescriptorsEach * (this.flows.Count + this.pipes.Count);
+
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
     public void Add(int client, Side side, in SocketAddress target)
     {
@@ -120,7 +137,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         int fd = socket.Value;
-        _ = Sockets.SetNoDelay(fd).Ok;
         Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
         if (index < 0)
@@ -145,7 +161,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         Flow* flow = this.flows[index];
-        flow->Client = new() { Fd = client, Writable = true };
+        flow->Client = new() { Fd = client, Writable = true, NoDelay = true };
         flow->Target = new() { Fd = fd };
         flow->In.Pipe = flow->Out.Pipe = -1;
         this.counters.TcpTotal++;
@@ -247,6 +263,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Errno error = Sockets.PendingError(part == 0 ? flow->Client.Fd : flow->Target.Fd);
         if (error == Errno.None)
             return false;
+        flow->Failed = true;
         if (flow->Connected)
             _ = this.Pump(flow, part);
         this.Break(index);
@@ -297,9 +314,13 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
             if (direction->Ended)
             {
-                // Fails only if the other side is gone already, of which an event tells.
-                _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
+                if (flow->Failed)
+                    return Pumped.Broken;
                 direction->EndSent = true;
+                // Where this was the last to end, closing tells the other side, and saves a call. Else it fails only if the
+                // other side is gone already, of which an event tells.
+                if (!flow->In.EndSent || !flow->Out.EndSent)
+                    _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
                 return Pumped.Waits;
             }
 
@@ -312,9 +333,21 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static void HastenSecond(End* to)
+    {
+        if (to->NoDelay)
+            return;
+        to->NoDelay = to->HasSent;
+        to->HasSent = true;
+        if (to->NoDelay)
+            _ = Sockets.SetNoDelay(to->Fd).Ok;
+    }
+
     /// <summary>Moves from the pipe into the receiving socket; false if that failed.</summary>
     bool Drain(Direction* direction, End* to, ref long counter)
     {
+        HastenSecond(to);
         Result moved = Descriptors.Splice(this.pipes[direction->Pipe]->Read, to->Fd, direction->Held);
         if (!moved.Ok)
         {
@@ -355,8 +388,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         this.pipes.Return(pipe);
+        // Nothing: the end of the stream, or urgent data with the end behind it. Receiving tells which.
         if (moved.Ok)
-            direction->Ended = true;
+            direction->Streaming = false;
         else if (moved.Is(Errno.EAGAIN))
             from->Readable = false;
         else
@@ -385,6 +419,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (length < BufferSize && !from->ReadToEnd && !flow->Urgent)
             from->Readable = false;
 
+        HastenSecond(to);
         Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
         int taken = sent.Ok ? sent.Value : 0;
         if (!sent.Ok && !sent.Is(Errno.EAGAIN) && !sent.Is(Errno.EINTR))
@@ -415,6 +450,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return true;
         }
 
+        HastenSecond(to);
         Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, seen.Value);
         if (!sent.Ok)
         {

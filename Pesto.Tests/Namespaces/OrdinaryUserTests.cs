@@ -1,0 +1,161 @@
+using System.Net;
+using System.Net.Sockets;
+using Mono.Unix.Native;
+using Pesto.Tests.Harness;
+
+namespace Pesto.Tests.Namespaces;
+
+/// <summary>A user without any privilege forwards into a namespace of his own.</summary>
+public sealed class OrdinaryUserTests : IDisposable
+{
+    readonly Testbed bed;
+
+    public OrdinaryUserTests()
+    {
+        Account.NeedOrdinary();
+        this.bed = new Testbed(Account.Ordinary);
+    }
+
+    public void Dispose() => this.bed.Dispose();
+
+    string Pid => $"{this.bed.Container.HolderId}";
+
+    [SkippableTheory]
+    [InlineData("PID")]
+    [InlineData("--netns", "/proc/PID/ns/net")]
+    [InlineData("--netns", "/proc/PID/ns/net", "--userns", "/proc/PID/ns/user")]
+    public void He_names_it_by_a_process_or_a_path(params string[] target)
+    {
+        using RunningForwarder pesto = this.bed.ServeInto([.. target.Select(word => word.Replace("PID", this.Pid))], "-t", "8080:80", "-T", "5432");
+        using TcpService inside = TcpService.Says(this.bed.Container, 80, "inside"), outside = TcpService.Says(this.bed.Host, 5432, "outside");
+        using Socket inward = this.bed.Host.Connect(8080), outward = this.bed.Container.Connect(5432);
+        Assert.Equal("inside", inward.ReadToEnd());
+        Assert.Equal("outside", outward.ReadToEnd());
+    }
+
+    [SkippableFact]
+    public void It_goes_both_ways_in_either_family()
+    {
+        using RunningForwarder pesto = this.bed.Serve("-t", "8080:80", "-T", "5432");
+        using TcpService inside = TcpService.Echo(this.bed.Container, new IPEndPoint(IPAddress.IPv6Any, 80));
+        using TcpService outside = TcpService.Echo(this.bed.Host, new IPEndPoint(IPAddress.IPv6Any, 5432));
+        foreach (IPAddress loopback in new[] { IPAddress.Loopback, IPAddress.IPv6Loopback })
+        {
+            using Socket inward = this.bed.Host.Connect(new IPEndPoint(loopback, 8080)), outward = this.bed.Container.Connect(new IPEndPoint(loopback, 5432));
+            Assert.Equal("ping", inward.Exchange("ping"));
+            Assert.Equal("pong", outward.Exchange("pong"));
+        }
+    }
+
+    [SkippableFact]
+    public void Outbound_ports_listen_on_nothing_but_loopback()
+    {
+        using RunningForwarder pesto = this.bed.Serve("-T", "5432");
+        string sockets = new Command("ss", "-Hltn").In(this.bed.Container).As(Account.Ordinary).RunOrFail();
+        Assert.Contains("*%lo:5432", sockets);
+        Assert.Single(sockets.TrimEnd('\n').Split('\n'));
+    }
+
+    [SkippableFact]
+    public void Many_flows_outbound_use_sockets_of_the_host()
+    {
+        using RunningForwarder pesto = this.bed.Serve("-T", "5432");
+        using TcpService outside = TcpService.Echo(this.bed.Host, 5432);
+        Socket[] clients = [.. Enumerable.Range(0, 200).Select(_ => this.bed.Container.Connect(5432))];
+        foreach (Socket client in clients)
+            Assert.Equal("ping", client.Exchange("ping"));
+        foreach (Socket client in clients)
+            client.Dispose();
+        Assert.Equal(200, outside.Accepted);
+    }
+
+    [SkippableFact]
+    public void His_files_are_his()
+    {
+        string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
+        using RunningForwarder pesto = this.bed.ServeInto([this.Pid], "-P", pidFile, "-l", log, "-t", "8080:80");
+        Eventually.True(() => File.Exists(pidFile) && File.ReadAllText(pidFile).EndsWith('\n'), "the pid file is written");
+        Assert.Equal(pesto.Process.Id, int.Parse(File.ReadAllText(pidFile)));
+        foreach (string path in new[] { pesto.Control, pidFile, log })
+        {
+            Assert.Equal(0, Syscall.stat(path, out Stat status));
+            Assert.Equal(Account.Ordinary.Id, status.st_uid);
+        }
+
+        pesto.Process.Signal(Signum.SIGTERM);
+        Assert.Equal(0, pesto.Process.WaitForEnd(TimeSpan.FromSeconds(10)).ExitStatus);
+        Assert.False(File.Exists(pesto.Control));
+        Assert.False(File.Exists(pidFile));
+        Assert.Contains("ending: signal 15", File.ReadAllText(log));
+    }
+
+    [SkippableFact]
+    public void He_and_root_may_change_the_tables_and_nobody_else()
+    {
+        using RunningForwarder pesto = this.bed.ServeInto([this.Pid]);
+        Assert.Equal(0, pesto.Pesto("-t", "8080:80").ExitStatus);
+        Command add = new Command(Programs.Pesto, "-A", "-t", "8081:81", pesto.Control).In(this.bed.Host);
+        Assert.Equal(0, add.Run().ExitStatus);
+        Finished refused = add.As(new Account(Account.Ordinary.Id + 1)).Run();
+        Assert.Equal(1, refused.ExitStatus);
+        Assert.Contains("Permission denied", refused.Errors);
+    }
+
+    [SkippableFact]
+    public void It_goes_to_the_background()
+    {
+        string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
+        Command serve = this.bed.Pesto("serve", "-P", pidFile, "-l", log, "-t", "8080:80", this.Pid);
+        Assert.Equal(new Finished(0, "", ""), serve.Run());
+        int pid = int.Parse(File.ReadAllText(pidFile));
+        using TcpService inside = TcpService.Says(this.bed.Container, 80, "inside");
+        using Socket client = this.bed.Host.Connect(8080);
+        Assert.Equal("inside", client.ReadToEnd());
+        Syscall.kill(pid, Signum.SIGTERM);
+        Eventually.True(() => !File.Exists(pidFile), "it ended");
+    }
+
+    [SkippableFact]
+    public void Netns_only_leaves_out_the_user_namespace_and_so_gets_nowhere()
+    {
+        Finished finished = this.bed.Pesto("serve", "-f", "--netns-only", "-t", "8080:80", this.Pid).Run();
+        Assert.Equal(1, finished.ExitStatus);
+        Assert.Contains($"entering network namespace /proc/{this.Pid}/ns/net: Operation not permitted", finished.Errors);
+    }
+
+    [SkippableFact]
+    public void A_namespace_of_roots_is_not_for_him()
+    {
+        Finished finished = this.bed.Pesto("serve", "-f", "-t", "8080:80", "--netns", this.bed.Host.Path).Run();
+        Assert.Equal(1, finished.ExitStatus);
+        Assert.Contains($"entering network namespace {this.bed.Host.Path}, which only root can do", finished.Errors);
+    }
+
+    [SkippableFact]
+    public void Without_nsenter_he_is_told_what_to_install()
+    {
+        Command pesto = new("env", "PATH=/nowhere", Programs.Pesto, "serve", "-f", "-t", "8080:80", this.Pid);
+        Finished finished = pesto.In(this.bed.Host).As(Account.Ordinary).Run();
+        Assert.Equal(1, finished.ExitStatus);
+        Assert.Contains("nsenter, of the package util-linux", finished.Errors);
+    }
+
+    [SkippableFact]
+    public void A_user_namespace_within_his_own_is_his_too() => this.ServesWhatIsMadeBy("unshare", "-Urn", "unshare", "-Un");
+
+    [SkippableFact]
+    public void A_bubblewrap_sandbox_is_such_a_namespace()
+    {
+        Programs.Need("bwrap");
+        this.ServesWhatIsMadeBy("bwrap", "--dev-bind", "/", "/", "--dev", "/dev", "--unshare-user", "--unshare-net");
+    }
+
+    void ServesWhatIsMadeBy(params string[] maker)
+    {
+        Command holder = new(maker[0], [.. maker[1..], "sh", "-c", "echo $$; exec cat"]);
+        using BackgroundProcess running = holder.In(this.bed.Host).As(Account.Ordinary).Start();
+        running.WaitUntil(() => running.Output.EndsWith('\n'), "it holds a namespace");
+        using RunningForwarder pesto = this.bed.ServeInto([running.Output.TrimEnd('\n')], "-t", "8080:80");
+        Assert.True(this.bed.Host.Accepts(8080));
+    }
+}

@@ -1,0 +1,42 @@
+using System.Runtime.CompilerServices;
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// What tells one UDP flow from another: who sends, and to which of our addresses and ports. The listening socket is no
+/// part of it, so a flow outlives a change of sockets that leaves its address and port served.
+/// </summary>
+/// <param name="Local">The address of ours that the client sent to; "::" if it was a multicast group.</param>
+/// <param name="Scope">The interface that a link-local client belongs to, else 0.</param>
+/// <param name="Port">The port that we listen on.</param>
+/// <param name="Pif">The index of the pif that listens.</param>
+public readonly record struct FlowKey(Address Client, Address Local, uint Scope, ushort ClientPort, ushort Port, byte Pif)
+{
+    // Who does not know these can't choose ports so that many flows fall into one bucket.
+    static readonly ulong Seed = (ulong)Random.Shared.NextInt64() << 1, OtherSeed = (ulong)Random.Shared.NextInt64() << 1;
+
+    /// <summary>The client as the kernel wants it named, on a socket of its own family or of both.</summary>
+    public SocketAddress ClientAddress => SocketAddress.Of(this.Client, this.ClientPort, this.Scope);
+
+    ulong Numbers => ((ulong)this.Scope << 32) | ((ulong)this.ClientPort << 16) | this.Port;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool Equals(FlowKey other) =>
+        this.Client.Low == other.Client.Low && this.Numbers == other.Numbers && this.Client.High == other.Client.High
+        && this.Local.Low == other.Local.Low && this.Local.High == other.Local.High && this.Pif == other.Pif;
+
+    public override int GetHashCode()
+    {
+        ulong client = Mix(this.Client.High ^ Seed, this.Client.Low ^ OtherSeed);
+        ulong local = Mix(this.Local.High ^ OtherSeed ^ this.Pif, this.Local.Low ^ Seed);
+        return (int)Mix(client ^ this.Numbers ^ Seed, local ^ OtherSeed);
+    }
+
+    /// <summary>The two halves of the product, each of which has something of every bit of both factors.</summary>
+    static ulong Mix(ulong a, ulong b)
+    {
+        ulong high = Math.BigMul(a, b, out ulong low);
+        return high ^ low;
+    }
+}

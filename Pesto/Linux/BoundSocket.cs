@@ -1,0 +1,44 @@
+namespace Pesto.Linux;
+
+/// <summary>A socket that waits for peers: TCP listening, or UDP bound and not connected.</summary>
+public struct BoundSocket
+{
+    public Address Address;
+    public ushort Port;
+
+    /// <summary>The index of the interface that it is bound to, else 0.</summary>
+    public uint Interface;
+
+    /// <summary>At "::", it does not take IPv4 too.</summary>
+    public bool V6Only;
+
+    /// <summary>Whether what is sent to an address of its own namespace comes to it, if the port is right.</summary>
+    public readonly bool Takes(Address address)
+    {
+        // What a namespace sends to itself comes by way of its loopback interface, whatever the address.
+        const uint Loopback = 1;
+        if (this.Interface is not (0 or Loopback))
+            return false;
+        return this.Address == address || (address.IsV4 ? this.Address == Address.AnyV4 || (this.Address.IsAny && !this.V6Only) : this.Address.IsAny);
+    }
+}
+
+/// <summary>A way to list the sockets of a network namespace that wait for peers. It belongs to the namespace in which it was opened.</summary>
+public interface ISocketList
+{
+    /// <summary>Begins to list those of a protocol (6 or 17) and family; what was left of the last list is given up.</summary>
+    Result Begin(byte protocol, ushort family);
+
+    /// <summary>1 and the next socket, or 0 at the end of the list; never waits. Sockets that open and close meanwhile may hide others.</summary>
+    Result Next(out BoundSocket socket);
+}
+
+public static class SocketLists
+{
+    /// <summary>The best list that the calling thread's namespace has.</summary>
+    public static ISocketList Open()
+    {
+        Result diagnosis = SocketDiagnosis.Open(out SocketDiagnosis? list);
+        return diagnosis.Ok ? list! : new SocketFiles();
+    }
+}
