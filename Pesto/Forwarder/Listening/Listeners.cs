@@ -127,6 +127,16 @@ public sealed unsafe class Listeners
         return index;
     }
 
+    /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
+    public void GiveTo(Identity owner)
+    {
+        for (int i = 0; i < this.High; i++)
+        {
+            if (this.Exists(i))
+                _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
+        }
+    }
+
     /// <summary>Closes a socket and forgets it.</summary>
     public void Close(int index)
     {
