@@ -6,11 +6,14 @@ namespace Pesto.Bench.Compare;
 sealed class Child : IDisposable
 {
     readonly Process process;
+    readonly string name;
     readonly string errors;
 
+    /// <param name="name">For messages.</param>
     /// <param name="conversing">Whether to write to its input and read its output; else its output is kept with its errors.</param>
-    public Child(IEnumerable<string> command, bool conversing = false, bool compiledAtOnce = false)
+    public Child(string name, IEnumerable<string> command, bool conversing = false, bool compiledAtOnce = false)
     {
+        this.name = name;
         this.errors = Path.Combine("/run", $"errors-{Guid.NewGuid():N}");
         // The shell only redirects: what it starts takes its place.
         string redirect = conversing ? "exec \"$@\" 2>" : "exec \"$@\" </dev/null >";
@@ -44,15 +47,15 @@ sealed class Child : IDisposable
     {
         Task<string?> line = this.process.StandardOutput.ReadLineAsync();
         if (!line.Wait(TimeSpan.FromSeconds(seconds)))
-            throw new InvalidOperationException($"{this.process.Id} said nothing for {seconds} s {this.LastWords}");
-        return line.Result ?? throw new InvalidOperationException($"ended early: {this.LastWords}");
+            throw new InvalidOperationException($"{this.name} said nothing for {seconds} s: {this.LastWords}");
+        return line.Result ?? throw new InvalidOperationException($"{this.name} ended: {this.LastWords}");
     }
 
     public void Expect(string wanted, double seconds)
     {
         string line = this.Read(seconds);
         if (line != wanted)
-            throw new InvalidOperationException($"said \"{line}\" instead of \"{wanted}\"");
+            throw new InvalidOperationException($"{this.name} said \"{line}\" instead of \"{wanted}\"");
     }
 
     /// <summary>Ends it as Ctrl-C does.</summary>

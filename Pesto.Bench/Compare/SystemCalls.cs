@@ -52,7 +52,7 @@ static class SystemCalls
         using Trial trial = new(load, peer, Seconds);
         double exchanges = trial.CountWhile(tree =>
         {
-            Child strace = new(["strace", "-f", "-c", "-U", "calls,name", "-o", Summary, .. tree.Members().SelectMany(id => new[] { "-p", $"{id}" })]);
+            Child strace = new("strace", ["strace", "-f", "-c", "-U", "calls,name", "-o", Summary, .. tree.Members().SelectMany(id => new[] { "-p", $"{id}" })]);
             for (int i = 0; i < 250 && !tree.IsTraced; i++)
                 Thread.Sleep(20);
             if (!tree.IsTraced)

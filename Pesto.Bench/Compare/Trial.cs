@@ -30,7 +30,7 @@ sealed class Trial : IDisposable
         this.forwarder = peer.Start(load.Transport);
         try
         {
-            this.server = new(Command(["nsenter", "--net=" + this.forwarder.Namespace], "server", load.ServerMode, Topology.ServerPort), conversing: true, compiledAtOnce: true);
+            this.server = new("the server", Command(["nsenter", "--net=" + this.forwarder.Namespace], "server", load.ServerMode, Topology.ServerPort), conversing: true, compiledAtOnce: true);
             if (this.forwarder.Process is { } process)
                 this.Tree = new(process.Id, this.forwarder.Bystanders);
             this.server.Expect("ready", StartLimit);
@@ -67,8 +67,8 @@ sealed class Trial : IDisposable
             _ => new(),
         };
         client.Expect("end", this.seconds + StartLimit);
-        cpu = (this.Tree?.CpuSeconds() ?? 0) - cpu;
         (long bytes, long datagrams, long time) last = this.ServerCount();
+        cpu = (this.Tree?.CpuSeconds() ?? 0) - cpu;
         Outcome outcome = Outcome.FromJson(client.Read(StartLimit));
         if ((outcome.Error ?? extra.Error) is { } error)
             return new() { Error = error };
@@ -97,7 +97,7 @@ sealed class Trial : IDisposable
     {
         double length = this.load.Subject == Subject.LargeUpdate ? Math.Max(3, this.seconds) : this.seconds;
         return new(
-            Command([], "load", this.load.Traffic, this.forwarder.Address, this.forwarder.Port, this.load.Count, this.load.Size, warmUp, length),
+            "the client", Command([], "load", this.load.Traffic, this.forwarder.Address, this.forwarder.Port, this.load.Count, this.load.Size, warmUp, length),
             conversing: true, compiledAtOnce: true);
     }
 

@@ -1,22 +1,17 @@
 using BenchmarkDotNet.Attributes;
 using Pesto.Forwarder;
+using Pesto.Linux;
 
 namespace Pesto.Bench.Micro;
 
-/// <summary>From the data word of an event to the flow that it belongs to, in random order.</summary>
+/// <summary>From an event's data word to a flow, and from a datagram's addresses to one, in random order.</summary>
 public class FlowLookupBenchmarks
 {
-    const int Events = 4096;
-    readonly ulong[] words = new ulong[Events];
-    Slots<Item> slots = new(1);
-
-    public struct Item
-    {
-        public long First;
-        public long Second;
-        public long Third;
-        public long Fourth;
-    }
+    const int Lookups = 4096;
+    readonly ulong[] words = new ulong[Lookups];
+    readonly FlowKey[] keys = new FlowKey[Lookups];
+    Slots<FlowTable.Flow> slots = new(1);
+    FlowTable table = new(1, 1, 0, 0);
 
     [Params(1_000, 10_000)]
     public int Flows { get; set; }
@@ -25,17 +20,26 @@ public class FlowLookupBenchmarks
     public void SetUp()
     {
         this.slots = new(this.Flows);
+        this.table = new(this.Flows, 1, 0, 0);
         for (int i = 0; i < this.Flows; i++)
+        {
             this.slots.Take();
+            FlowKey key = Key(i);
+            this.table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
+        }
+
         Random random = new(1);
-        for (int i = 0; i < Events; i++)
+        for (int i = 0; i < Lookups; i++)
         {
             int flow = random.Next(this.Flows);
             this.words[i] = new EventKey(1, flow, this.slots.Generation(flow)).Word;
+            this.keys[i] = Key(flow);
         }
     }
 
-    [Benchmark(OperationsPerInvoke = Events)]
+    static FlowKey Key(int flow) => new(Address.LoopbackV4, Address.LoopbackV4, 0, (ushort)(30_000 + flow), 8080, 0);
+
+    [Benchmark(OperationsPerInvoke = Lookups)]
     public unsafe long ByEvent()
     {
         long sum = 0;
@@ -43,9 +47,18 @@ public class FlowLookupBenchmarks
         {
             EventKey key = new(word);
             if (key.IsOf(this.slots.Generation(key.Index)))
-                sum += this.slots[key.Index]->First;
+                sum += this.slots[key.Index]->Moved;
         }
 
+        return sum;
+    }
+
+    [Benchmark(OperationsPerInvoke = Lookups)]
+    public long ByAddresses()
+    {
+        long sum = 0;
+        foreach (ref readonly FlowKey key in this.keys.AsSpan())
+            sum += this.table.Find(in key);
         return sum;
     }
 }

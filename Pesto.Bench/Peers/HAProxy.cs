@@ -37,6 +37,6 @@ sealed class HAProxy : Peer
                 server target {Topology.Loopback}:{Topology.ServerPort} namespace {Topology.Target}
 
             """);
-        return new(new([this.Program!, "-db", "-q", "-f", Configuration]));
+        return new(new(this.Name, [this.Program!, "-db", "-f", Configuration]));
     }
 }

@@ -38,6 +38,6 @@ sealed class Nginx : Peer
             }
 
             """);
-        return new(new([this.Program!, "-c", Configuration, "-e", "stderr"]));
+        return new(new(this.Name, [this.Program!, "-c", Configuration, "-e", "stderr"]));
     }
 }

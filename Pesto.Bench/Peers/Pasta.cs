@@ -26,6 +26,7 @@ sealed class Pasta : Peer
         string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
         (string tcp, string udp) = transport == Transport.Tcp ? (ports, "none") : ("none", ports);
         return new(new(
+            this.Name,
         [
             this.Program!, "-f", "-q", "--runas", "0", "--splice-only", "-c", ControlSocket, "--netns", Topology.TargetNamespace,
             "-t", tcp, "-u", udp, "-T", "none", "-U", "none",

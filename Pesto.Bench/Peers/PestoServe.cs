@@ -22,7 +22,7 @@ sealed class PestoServe : Peer
         File.Delete(ControlSocket);
         string option = transport == Transport.Tcp ? "-t" : "-u";
         string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
-        return new(new([this.Program!, "serve", "-f", "-q", "-c", ControlSocket, "--netns", Topology.TargetNamespace, option, ports]))
+        return new(new(this.Name, [this.Program!, "serve", "-f", "-q", "-c", ControlSocket, "--netns", Topology.TargetNamespace, option, ports]))
         {
             ControlSocket = ControlSocket,
         };

@@ -37,6 +37,7 @@ sealed class RootlessKit : Peer
         string protocol = transport == Transport.Tcp ? "tcp" : "udp";
         string ports = $"{Topology.Loopback}:{Topology.ListenPort}:{Topology.ServerPort}/{protocol}";
         Child process = new(
+            this.Name,
         [
             "env", "XDG_RUNTIME_DIR=/run", this.Program!, "--state-dir", State, "--net=slirp4netns", "--disable-host-loopback",
             "--copy-up=/etc", "--port-driver=builtin", "-p", ports, "sleep", "infinity",

@@ -17,7 +17,7 @@ sealed class Socat : Peer
     {
         string target = $"{Topology.TargetAddress}:{Topology.ServerPort}";
         string listen = $"LISTEN:{Topology.ListenPort},bind={Topology.Loopback},fork,reuseaddr";
-        return new(new(transport == Transport.Tcp
+        return new(new(this.Name, transport == Transport.Tcp
             ? [this.Program!, "-b", "65536", $"TCP-{listen},backlog=4096", $"TCP:{target}"]
             : [this.Program!, "-b", "65536", $"UDP-{listen}", $"UDP:{target}"]));
     }

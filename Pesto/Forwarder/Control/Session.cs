@@ -15,6 +15,10 @@ public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
 
+    /// <summary>In a crowd a client gets this part of the time-out for its turn, and so many milliseconds at least.</summary>
+    const int CrowdShare = 2000;
+    const long LeastPatience = 2;
+
     /// <summary>The most that is received from a client, in input buffers, before traffic gets its turn.</summary>
     const int FairShare = 4;
 
@@ -121,6 +125,13 @@ public sealed unsafe class Session : IEventHandler, ITimed
         this.Flush();
     }
 
+    /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
+    public void Hurry()
+    {
+        if (this.state is State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged)
+            this.deadline = Math.Min(this.deadline, this.loop.Now + Math.Max(LeastPatience, this.timeout / CrowdShare));
+    }
+
     public void OnEvents(EventKey key, Events events)
     {
         if (!key.IsOf(this.generation) || this.state == State.Idle || this.IsDeaf)
@@ -143,7 +154,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
-        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
+        this.Say($"stalled: dropped, nothing changed");
         this.End();
     }
 
@@ -169,7 +180,10 @@ public sealed unsafe class Session : IEventHandler, ITimed
         return at;
     }
 
-    /// <summary>Sends what is still to be sent, and asks for the events that the state needs; ends the session if the client is gone.</summary>
+    /// <summary>
+    /// Sends what is still to be sent, and asks for the events that the state needs. That the client does not listen any
+    /// more is no reason not to do what it said before: receiving will come to its end.
+    /// </summary>
     void Flush()
     {
         while (this.outputAt < this.outputLength)
@@ -185,8 +199,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!sent.Is(Errno.EINTR))
             {
-                this.Lose();
-                return;
+                this.outputAt = this.outputLength;
             }
         }
 
