@@ -29,12 +29,11 @@ public class CommitBenchmarks
         Loop loop = new();
         Limits limits = new(loop);
         Listeners listeners = new(3 * this.Sockets);
+        TcpFlows flows = new(loop, counters, limits, 16, 3 * this.Sockets, 0, 0);
         this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        // Without traffic there are no flows.
-        TcpFlows tcp = new(loop, counters, limits, 1, 0, 0);
-        UdpFlows udp = new(loop, counters, limits, this.tables, listeners, targets, new(1, listeners.Capacity, 0, 0));
-        Acceptor acceptor = new(loop, this.tables, listeners, tcp, udp, limits, targets, counters);
+        UdpFlows udp = new(loop, counters, limits, this.tables, listeners, targets, new(16, 3 * this.Sockets, 0, 0));
+        Acceptor acceptor = new(loop, this.tables, listeners, flows, udp, limits, targets, counters, 3 * this.Sockets);
         this.transaction = new(loop, this.tables, listeners, acceptor, counters, freeBind: false);
         this.Commit(First);
     }

@@ -191,7 +191,7 @@ public sealed class ServeOptions
 
     void TakeTarget(string text)
     {
-        if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsMulticast || address.IsBroadcast)
+        if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsWildcard || address.IsMulticast || address.IsBroadcast)
             throw new UsageException($"--target {text}: not an IPv4 or IPv6 address of one host");
         if (address.IsV4)
             this.TargetV4 = address;

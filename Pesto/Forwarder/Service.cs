@@ -50,10 +50,10 @@ public sealed class Service
         this.limits = new(this.loop);
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
-        this.tcp = new(this.loop, this.counters, this.limits, descriptors / 2, options.ConnectTimeout, options.IdleTimeout);
+        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, options.ConnectTimeout, options.IdleTimeout);
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters);
+        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters, this.mostSockets);
         this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
         if (options.NetnsPath is not null)
             this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, options.FreeBind);
@@ -66,6 +66,7 @@ public sealed class Service
         if (!this.OpenFirstTables())
             return 1;
         ControlSocket? control = null;
+        bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
@@ -76,7 +77,11 @@ public sealed class Service
         {
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
+            {
                 WritePid(this.options.PidPath);
+                hasPidFile = true;
+            }
+
             Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
             if (!this.options.Foreground)
                 this.Detach();
@@ -89,8 +94,8 @@ public sealed class Service
         finally
         {
             control?.Remove();
-            if (this.options.PidPath is not null)
-                _ = Files.Remove(this.options.PidPath).Ok;
+            if (hasPidFile)
+                _ = Files.Remove(this.options.PidPath!).Ok;
         }
 
         return 0;

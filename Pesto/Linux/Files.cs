@@ -45,10 +45,13 @@ public static unsafe class Files
     }
 
     /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
-    public static Result Look(string path, out FileIdentity identity) => Look(path, 0x100, out identity);
+    public static Result Look(string path, out FileIdentity identity) => Look(Text(path), 0x100, out identity);
 
     /// <summary>What a path leads to, by way of symbolic links: fails with ENOENT if nothing.</summary>
-    public static Result LookBehind(string path, out FileIdentity identity) => Look(path, 0, out identity);
+    public static Result LookBehind(string path, out FileIdentity identity) => LookBehind(Text(path), out identity);
+
+    /// <summary>The same without allocating: the path as UTF-8, with a NUL at its end.</summary>
+    public static Result LookBehind(ReadOnlySpan<byte> path, out FileIdentity identity) => Look(path, 0, out identity);
 
     /// <summary>Which file a descriptor is open to.</summary>
     public static FileIdentity IdentityOf(int fd)
@@ -57,13 +60,13 @@ public static unsafe class Files
         return identity;
     }
 
-    static Result Look(string path, int flags, out FileIdentity identity)
+    static Result Look(ReadOnlySpan<byte> path, int flags, out FileIdentity identity)
     {
         const int WorkingDirectory = -100;
         const uint BasicStatistics = 0x7ff;
         // struct statx: the mode is at 28, the inode at 32, the device's major and minor number at 136.
         byte* status = stackalloc byte[256];
-        fixed (byte* p = Text(path))
+        fixed (byte* p = path)
         {
             Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatistics, status));
             identity = result.Ok
@@ -90,7 +93,8 @@ public static unsafe class Files
     /// <summary>Files made from now on get at most the rights that this mask leaves; returns the mask before.</summary>
     public static int SetMask(int mask) => (int)Libc.umask((uint)mask);
 
-    internal static byte[] Text(string text)
+    /// <summary>As UTF-8 with a NUL at its end, as the kernel wants it.</summary>
+    public static byte[] Text(string text)
     {
         byte[] bytes = new byte[Encoding.UTF8.GetByteCount(text) + 1];
         Encoding.UTF8.GetBytes(text, bytes);

@@ -14,6 +14,14 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
+
+    /// <summary>In a crowd a client gets this part of the time-out for its turn, and so many milliseconds at least.</summary>
+    const int CrowdShare = 2000;
+    const long LeastPatience = 2;
+
+    /// <summary>The most that is received from a client, in input buffers, before traffic gets its turn.</summary>
+    const int FairShare = 4;
+
     const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
     const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
@@ -117,6 +125,13 @@ public sealed unsafe class Session : IEventHandler, ITimed
         this.Flush();
     }
 
+    /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
+    public void Hurry()
+    {
+        if (this.state is State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged)
+            this.deadline = Math.Min(this.deadline, this.loop.Now + Math.Max(LeastPatience, this.timeout / CrowdShare));
+    }
+
     public void OnEvents(EventKey key, Events events)
     {
         if (!key.IsOf(this.generation) || this.state == State.Idle || this.IsDeaf)
@@ -139,7 +154,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
-        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
+        this.Say($"stalled: dropped, nothing changed");
         this.End();
     }
 
@@ -165,7 +180,10 @@ public sealed unsafe class Session : IEventHandler, ITimed
         return at;
     }
 
-    /// <summary>Sends what is still to be sent, and asks for the events that the state needs; ends the session if the client is gone.</summary>
+    /// <summary>
+    /// Sends what is still to be sent, and asks for the events that the state needs. That the client does not listen any
+    /// more is no reason not to do what it said before: receiving will come to its end.
+    /// </summary>
     void Flush()
     {
         while (this.outputAt < this.outputLength)
@@ -181,8 +199,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!sent.Is(Errno.EINTR))
             {
-                this.Lose();
-                return;
+                this.outputAt = this.outputLength;
             }
         }
 
@@ -219,7 +236,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void Receive()
     {
-        while (this.state is not (State.Idle or State.Closing) && !this.IsDeaf)
+        for (int i = 0; i < FairShare && this.state is not (State.Idle or State.Closing) && !this.IsDeaf; i++)
         {
             Result received = Sockets.Receive(this.fd, this.input.Pointer + this.inputLength, InputSize - this.inputLength);
             if (received.Ok && received.Value > 0)
@@ -516,7 +533,8 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void End()
     {
-        // Closing a UNIX socket with bytes unread would reset the client.
+        // Closing a UNIX socket with bytes unread would reset the client. One that never stops sending is stopped first.
+        _ = Sockets.Shutdown(this.fd, Sockets.ShutRead).Ok;
         while (Sockets.Receive(this.fd, this.input.Pointer, InputSize) is { Ok: true, Value: > 0 })
         {
         }

@@ -17,9 +17,12 @@ public sealed unsafe class Acceptor : IEventHandler
     readonly Limits limits;
     readonly Targets targets;
     readonly Counters counters;
+    readonly int descriptors;
     readonly int kind;
 
-    public Acceptor(Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Limits limits, Targets targets, Counters counters)
+    /// <param name="descriptors">How many may be open for listening sockets and flows.</param>
+    public Acceptor(
+        Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Limits limits, Targets targets, Counters counters, int descriptors)
     {
         this.loop = loop;
         this.tables = tables;
@@ -29,6 +32,7 @@ public sealed unsafe class Acceptor : IEventHandler
         this.limits = limits;
         this.targets = targets;
         this.counters = counters;
+        this.descriptors = descriptors;
         this.kind = loop.AddHandler(this);
         limits.Recovered = this.ArmAll;
     }
@@ -71,7 +75,8 @@ public sealed unsafe class Acceptor : IEventHandler
     }
 
     /// <summary>Accepts up to so many connections, or datagrams, and forwards them by the rule.</summary>
-    public Accepted Accept(int index, Rule* rule, int most)
+    /// <param name="isLast">The socket goes away: what waits on it may use what is kept for other things.</param>
+    public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
         Listeners.Listener* listener = this.listeners[index];
         if (listener->Protocol == IpProtocol.Udp)
@@ -80,6 +85,14 @@ public sealed unsafe class Acceptor : IEventHandler
         ushort port = rule->TargetPort(listener->Port);
         for (int i = 0; i < most; i++)
         {
+            // Who can't be served now waits in the kernel's queue, and is not reset.
+            if (!isLast && this.listeners.Count + this.tcp.DescriptorCount + this.counters.UdpOpen + TcpFlows.DescriptorsEach > this.descriptors)
+            {
+                this.limits.Reached("descriptors for connections", Errno.None);
+                this.Disarm(index);
+                return Accepted.Full;
+            }
+
             bool isV4 = listener->Address.IsV4;
             Result accepted;
             if (listener->DualStack)

@@ -48,6 +48,9 @@ public sealed unsafe class Scan : ITimed
     int atList;
     bool reading;
 
+    // Which listening socket is looked at next, when what is gone is being closed; else -1.
+    int atSocket = -1;
+
     public Scan(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Transaction transaction, Targets targets, Counters counters, bool freeBind)
     {
         this.loop = loop;
@@ -70,13 +73,15 @@ public sealed unsafe class Scan : ITimed
     public int Opened { get; private set; }
 
     // While a transaction changes what is wanted, it scans by itself.
-    public long Deadline => !this.transaction.IsSettled ? long.MaxValue : this.underWay ? 0 : this.nextAt;
+    public long Deadline => !this.transaction.IsSettled ? long.MaxValue : this.underWay || this.atSocket >= 0 ? 0 : this.nextAt;
 
     public void OnTime(long now)
     {
-        if (!this.underWay)
+        if (!this.underWay && this.atSocket < 0)
             this.Begin(this.tables.Active);
-        if (this.Step() && !this.incomplete)
+        if (this.underWay && this.Step() && !this.incomplete)
+            this.atSocket = 0;
+        if (!this.underWay)
             this.CloseWhatIsGone();
     }
 
@@ -86,7 +91,7 @@ public sealed unsafe class Scan : ITimed
         this.Set = set;
         this.Found = this.Opened = 0;
         this.ordered = this.atPif = 0;
-        this.atList = -1;
+        this.atList = this.atSocket = -1;
         this.reading = this.incomplete = this.anyWanted = false;
         this.underWay = true;
         this.round++;
@@ -289,10 +294,19 @@ public sealed unsafe class Scan : ITimed
         return before;
     }
 
+    /// <summary>After a scan, goes on for a bounded time to close what has no service any more.</summary>
     void CloseWhatIsGone()
     {
-        for (int i = 0; i < this.listeners.High; i++)
+        int closed = 0;
+        for (; this.atSocket >= 0 && closed < Side.MostListeners; this.atSocket++)
         {
+            int i = this.atSocket;
+            if (i >= this.listeners.High)
+            {
+                this.atSocket = -1;
+                return;
+            }
+
             if (!this.listeners.Exists(i))
                 continue;
             Listeners.Listener* listener = this.listeners[i];
@@ -300,8 +314,10 @@ public sealed unsafe class Scan : ITimed
             // What the other tables want too is for the transaction to decide.
             if (rule < 0 || listener->Rule[this.tables.Shadow] >= 0 || !this.tables.Rule(listener->Pif, this.tables.Active, rule)->IsScan)
                 continue;
-            if (listener->Deaf || this.round - listener->Seen >= RoundsToStay)
-                _ = this.transaction.Retire(i);
+            if (!listener->Deaf && this.round - listener->Seen < RoundsToStay)
+                continue;
+            _ = this.transaction.Retire(i);
+            closed++;
         }
     }
 }

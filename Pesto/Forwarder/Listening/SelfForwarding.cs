@@ -9,7 +9,19 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed class SelfForwarding(Targets targets)
 {
-    /// <summary>Names the first rule that leads back to itself, at once or by way of others; null if there is none.</summary>
+    /// <summary>How far a walk along the rules has come with one of them.</summary>
+    enum Seen : byte
+    {
+        Not,
+
+        /// <summary>It is on the way that the walk has come: who leads to it goes round.</summary>
+        OnTheWay,
+
+        /// <summary>Nothing that it leads to goes round.</summary>
+        Done,
+    }
+
+    /// <summary>Names a rule that leads back to itself, at once or by way of others; null if there is none.</summary>
     public string? Find(Tables tables, int set)
     {
         for (int pif = 0; pif < tables.Pifs.Length; pif++)
@@ -18,37 +30,40 @@ public sealed class SelfForwarding(Targets targets)
             if (entry.Listens != entry.Connects)
                 continue;
             ReadOnlySpan<Rule> rules = tables.Rules(pif, set);
-            bool[] reached = new bool[rules.Length];
+            Seen[] seen = new Seen[rules.Length];
             for (int start = 0; start < rules.Length; start++)
             {
-                Array.Clear(reached);
-                if (this.ComesBack(rules, start, start, entry.Connects, reached))
-                    return $"{entry.Name} rule {start}: port {rules[start].First} would be forwarded to the forwarder itself";
+                int again = seen[start] == Seen.Not ? this.Walk(rules, start, entry.Connects, seen) : -1;
+                if (again >= 0)
+                    return $"{entry.Name} rule {again}: port {rules[again].First} would be forwarded to the forwarder itself";
             }
         }
 
         return null;
     }
 
-    bool ComesBack(ReadOnlySpan<Rule> rules, int from, int start, Side side, bool[] reached)
+    /// <summary>Goes to every rule that this one leads to; the first that is come to again, or -1.</summary>
+    int Walk(ReadOnlySpan<Rule> rules, int from, Side side, Seen[] seen)
     {
+        seen[from] = Seen.OnTheWay;
         for (int to = 0; to < rules.Length; to++)
         {
-            if (reached[to] || !this.LeadsTo(in rules[from], in rules[to], side))
+            if (seen[to] == Seen.Done || !this.LeadsTo(in rules[from], in rules[to], side))
                 continue;
-            reached[to] = true;
-            if (to == start || this.ComesBack(rules, to, start, side, reached))
-                return true;
+            int again = seen[to] == Seen.OnTheWay ? to : this.Walk(rules, to, side, seen);
+            if (again >= 0)
+                return again;
         }
 
-        return false;
+        seen[from] = Seen.Done;
+        return -1;
     }
 
     bool LeadsTo(in Rule from, in Rule to, Side side)
     {
         if (from.Protocol != to.Protocol || from.To > to.Last || from.TargetPort(from.Last) < to.First)
             return false;
-        if (!from.Target.IsAny)
+        if (!from.Target.IsWildcard)
             return Hits(from.Target, in to, side);
         return ((from.IsDualStack || from.Address.IsV4) && Hits(targets.Default(isV4: true), in to, side))
             || ((from.IsDualStack || from.Address.IsV6) && Hits(targets.Default(isV4: false), in to, side));

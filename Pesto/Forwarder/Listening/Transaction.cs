@@ -404,10 +404,13 @@ public sealed unsafe class Transaction : ITimed
                 listener->Rule[this.tables.Shadow] = listener->Lent = -1;
                 this.acceptor.Arm(this.atSocket);
             }
-            else if (!this.Retire(this.atSocket))
+            else
             {
-                this.wakeAt = now + RetryMilliseconds;
-                return;
+                Acceptor.Accepted left = this.Retire(this.atSocket);
+                if (left == Acceptor.Accepted.Full)
+                    this.wakeAt = now + RetryMilliseconds;
+                if (left != Acceptor.Accepted.All)
+                    return;
             }
         }
 
@@ -417,8 +420,8 @@ public sealed unsafe class Transaction : ITimed
         this.whenDone?.Invoke();
     }
 
-    /// <summary>Closes a socket, but first serves what waits on it; false if that has to wait for a limit to pass.</summary>
-    public bool Retire(int index)
+    /// <summary>Closes a socket, but first serves what waits on it, a piece at a time: it is closed when the outcome is that all was accepted.</summary>
+    public Acceptor.Accepted Retire(int index)
     {
         Listeners.Listener* listener = this.listeners[index];
         this.acceptor.Disarm(index);
@@ -432,13 +435,19 @@ public sealed unsafe class Transaction : ITimed
         Rule* rule = this.acceptor.RuleInForce(index);
         if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
             rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
-        if (rule != null && this.acceptor.Accept(index, rule, int.MaxValue) == Acceptor.Accepted.Full)
-            return false;
+        if (rule != null)
+        {
+            Acceptor.Accepted left = this.acceptor.Accept(index, rule, Stride, isLast: true);
+            // What still gets datagrams may get them for ever.
+            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Deaf))
+                return left;
+        }
+
         if (!this.acceptor.Leave(index))
-            return false;
+            return Acceptor.Accepted.Some;
         this.listeners.Close(index);
         this.Closed++;
         this.counters.SocketsClosed++;
-        return true;
+        return Acceptor.Accepted.All;
     }
 }

@@ -10,7 +10,7 @@ namespace Pesto.Forwarder;
 public sealed class NamespaceWatch : IEventHandler
 {
     readonly Loop loop;
-    readonly string path;
+    readonly byte[] path;
     readonly Files.FileIdentity identity;
     readonly bool isProcess;
 
@@ -19,7 +19,7 @@ public sealed class NamespaceWatch : IEventHandler
     public NamespaceWatch(Loop loop, string path, Files.FileIdentity identity)
     {
         this.loop = loop;
-        this.path = path;
+        this.path = Files.Text(path);
         this.identity = identity;
         Result watched = ProcessOf(path) is int pid ? Processes.Watch(pid) : Result.From(Errno.EINVAL);
         this.isProcess = watched.Ok;

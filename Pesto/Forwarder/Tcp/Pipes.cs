@@ -17,7 +17,14 @@ public sealed unsafe class Pipes
     readonly NativeArray<int> idle = new(MostIdle);
     int idleCount;
 
-    public Pipes(int capacity) => this.slots = new(capacity);
+    readonly int descriptors;
+
+    /// <param name="descriptors">How many may be open, of whatever kind: beyond that no pipe is made, since flows can do without.</param>
+    public Pipes(int capacity, int descriptors)
+    {
+        this.slots = new(capacity);
+        this.descriptors = descriptors;
+    }
 
     public struct Pipe
     {
@@ -73,6 +80,13 @@ public sealed unsafe class Pipes
         if (!Descriptors.Pipe(out pipe->Read, out pipe->Write).Ok)
         {
             this.slots.Return(index);
+            return -1;
+        }
+
+        // The lowest free number is given out, so the number tells how many are open.
+        if (pipe->Write >= this.descriptors)
+        {
+            this.Discard(index);
             return -1;
         }
 

@@ -33,15 +33,16 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     int readyCount;
 
     /// <param name="capacity">The most flows at a time.</param>
+    /// <param name="descriptors">How many may be open in all; pipes are made only below that.</param>
     /// <param name="connectTimeout">Milliseconds until a target that does not answer is given up; 0: the kernel decides.</param>
     /// <param name="idleTimeout">Milliseconds after which a flow that moves nothing is reset; 0: never.</param>
-    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, long connectTimeout, long idleTimeout)
+    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, int descriptors, long connectTimeout, long idleTimeout)
     {
         this.loop = loop;
         this.counters = counters;
         this.limits = limits;
         this.flows = new(capacity);
-        this.pipes = new(capacity);
+        this.pipes = new(capacity, descriptors);
         this.ready = new(capacity * 2);
         this.connecting = new(capacity, connectTimeout);
         this.idle = new(capacity, idleTimeout);
@@ -117,6 +118,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public int Open => this.flows.Count;
 
     public int PipeCount => this.pipes.Count;
+
+    /// <summary>The descriptors that a flow needs which holds nothing.</summary>
+    public const int DescriptorsEach = 2;
+
+    public int DescriptorCount => DescriptorsEach * (this.flows.Count + this.pipes.Count);
 
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
     public void Add(int client, Side side, in SocketAddress target)
