@@ -11,6 +11,9 @@ static class Programs
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
 
+    /// <summary>The same without any library, if it was built.</summary>
+    public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
+
     static readonly string Peers = Path.Combine(Root, ".cache/peers/bin");
 
     public static string RealPasta => Path.Combine(Peers, "pasta");

@@ -1,0 +1,69 @@
+using System.Net;
+using System.Net.Sockets;
+using Pesto.Linux;
+using Pesto.Tests.Harness;
+
+namespace Pesto.Tests;
+
+/// <summary>What a test has another process do, since each may have so many descriptors and no more.</summary>
+static class Program
+{
+    /// <summary>How many connections it has an answer on before it says so.</summary>
+    const int Step = 500;
+
+    /// <summary>
+    /// Given "connections PORT COUNT": opens so many connections to a port of the loopback and has an answer on each; does
+    /// the latter again on all of them whenever it reads a line, until there is none. Writes a dot for every few hundred answers.
+    /// </summary>
+    static int Main(string[] arguments)
+    {
+        if (arguments is not ["connections", string port, string count])
+            return 2;
+        _ = Processes.RaiseDescriptorLimit();
+        List<Socket> sockets = [];
+        for (int i = 0; i < int.Parse(count); i++)
+        {
+            Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true, ReceiveTimeout = 20_000 };
+            socket.Connect(new IPEndPoint(IPAddress.Loopback, int.Parse(port)));
+            sockets.Add(socket);
+            Exchange(sockets, i);
+        }
+
+        while (Console.ReadLine() != null)
+        {
+            for (int i = 0; i < sockets.Count; i++)
+                Exchange(sockets, i);
+        }
+
+        return 0;
+    }
+
+    static void Exchange(List<Socket> sockets, int index)
+    {
+        sockets[index].Exchange("ping");
+        if (index % Step == Step - 1)
+            Console.Write('.');
+    }
+
+    /// <summary>Has another process open connections from a namespace; comes back when each had an answer.</summary>
+    public static BackgroundProcess Connections(NetworkNamespace from, int port, int count)
+    {
+        BackgroundProcess process = new Command("dotnet", Path.Combine(AppContext.BaseDirectory, "Pesto.Tests.dll"), "connections", $"{port}", $"{count}").In(from).Start();
+        WaitForAnswers(process, count);
+        return process;
+    }
+
+    /// <summary>Has it ask on each connection once more.</summary>
+    public static void AskAgain(BackgroundProcess process, int count)
+    {
+        int before = process.Output.Length * Step;
+        process.Write("\n");
+        WaitForAnswers(process, before + count);
+    }
+
+    static void WaitForAnswers(BackgroundProcess process, int count)
+    {
+        for (int answers = Step; answers <= count; answers += Step)
+            process.WaitUntil(() => process.Output.Length * Step >= answers, $"{answers} answers");
+    }
+}
