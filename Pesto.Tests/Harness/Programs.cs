@@ -11,6 +11,9 @@ static class Programs
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
 
+    /// <summary>The tests' own folder.</summary>
+    public static readonly string Sources = Path.Combine(Root, "Pesto.Tests");
+
     static readonly string Peers = Path.Combine(Root, ".cache/peers/bin");
 
     public static string RealPasta => Path.Combine(Peers, "pasta");
