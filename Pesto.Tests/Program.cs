@@ -8,9 +8,12 @@ namespace Pesto.Tests;
 /// <summary>What a test has another process do, since each may have so many descriptors and no more.</summary>
 static class Program
 {
+    /// <summary>How many connections it has an answer on before it says so.</summary>
+    const int Step = 500;
+
     /// <summary>
-    /// Given "connections PORT COUNT": opens so many connections to a port of the loopback, has an answer on each, says
-    /// "ready", and does it again on all of them whenever it reads a line, until there is none.
+    /// Given "connections PORT COUNT": opens so many connections to a port of the loopback and has an answer on each; does
+    /// the latter again on all of them whenever it reads a line, until there is none. Writes a dot for every few hundred answers.
     /// </summary>
     static int Main(string[] arguments)
     {
@@ -23,19 +26,44 @@ static class Program
             Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true, ReceiveTimeout = 20_000 };
             socket.Connect(new IPEndPoint(IPAddress.Loopback, int.Parse(port)));
             sockets.Add(socket);
+            Exchange(sockets, i);
         }
 
-        do
+        while (Console.ReadLine() != null)
         {
-            foreach (Socket socket in sockets)
-                socket.Exchange("ping");
-            Console.WriteLine("ready");
+            for (int i = 0; i < sockets.Count; i++)
+                Exchange(sockets, i);
         }
-        while (Console.ReadLine() != null);
+
         return 0;
     }
 
-    /// <summary>The command that does so from a namespace.</summary>
-    public static Command Connections(NetworkNamespace from, int port, int count) =>
-        new Command("dotnet", Path.Combine(AppContext.BaseDirectory, "Pesto.Tests.dll"), "connections", $"{port}", $"{count}").In(from);
+    static void Exchange(List<Socket> sockets, int index)
+    {
+        sockets[index].Exchange("ping");
+        if (index % Step == Step - 1)
+            Console.Write('.');
+    }
+
+    /// <summary>Has another process open connections from a namespace; comes back when each had an answer.</summary>
+    public static BackgroundProcess Connections(NetworkNamespace from, int port, int count)
+    {
+        BackgroundProcess process = new Command("dotnet", Path.Combine(AppContext.BaseDirectory, "Pesto.Tests.dll"), "connections", $"{port}", $"{count}").In(from).Start();
+        WaitForAnswers(process, count);
+        return process;
+    }
+
+    /// <summary>Has it ask on each connection once more.</summary>
+    public static void AskAgain(BackgroundProcess process, int count)
+    {
+        int before = process.Output.Length * Step;
+        process.Write("\n");
+        WaitForAnswers(process, before + count);
+    }
+
+    static void WaitForAnswers(BackgroundProcess process, int count)
+    {
+        for (int answers = Step; answers <= count; answers += Step)
+            process.WaitUntil(() => process.Output.Length * Step >= answers, $"{answers} answers");
+    }
 }

@@ -14,6 +14,9 @@ static class Programs
     /// <summary>The tests' own folder.</summary>
     public static readonly string Sources = Path.Combine(Root, "Pesto.Tests");
 
+    /// <summary>The same without any library, if it was built.</summary>
+    public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
+
     static readonly string Peers = Path.Combine(Root, ".cache/peers/bin");
 
     public static string RealPasta => Path.Combine(Peers, "pasta");

@@ -18,9 +18,8 @@ public sealed class LimitTests
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService service = TcpService.Echo(bed.Container, 80);
         int before = pesto.Process.Descriptors;
-        using (BackgroundProcess clients = Program.Connections(bed.Host, 8080, Connections).Start())
+        using (BackgroundProcess clients = Program.Connections(bed.Host, 8080, Connections))
         {
-            clients.WaitUntil(() => clients.Output == "ready\n", "all connections had an answer");
             Assert.Equal(Connections, pesto.Statistic("tcp_open"));
             // Pipes are the forwarder's, not a connection's: few, however many connections there are.
             long pipes = pesto.Statistic("pipes");
@@ -43,10 +42,8 @@ public sealed class LimitTests
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService service = TcpService.Echo(bed.Container, 80);
-        using BackgroundProcess clients = Program.Connections(bed.Host, 8080, Connections).Start();
-        clients.WaitUntil(() => clients.Output == "ready\n", "all connections had an answer");
-        clients.Write("\n");
-        clients.WaitUntil(() => clients.Output == "ready\nready\n", "all connections had another answer");
+        using BackgroundProcess clients = Program.Connections(bed.Host, 8080, Connections);
+        Program.AskAgain(clients, Connections);
         Assert.Equal(Connections, service.Open);
         Dictionary<string, long> counters = pesto.Statistics();
         Assert.Equal((Connections, 0, 0), (counters["tcp_open"], counters["refused"], counters["shed"]));
@@ -127,13 +124,25 @@ public sealed class LimitTests
     {
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80", "-t", "127.0.0.1/9000:80");
-        using TcpService service = TcpService.Echo(bed.Container, 80);
+        // Each with a thread of its own, which answers sooner than one that is borrowed.
+        using TcpService service = new(bed.Container, new(System.Net.IPAddress.Loopback, 80), socket => Task.Factory.StartNew(() => Echo(socket), TaskCreationOptions.LongRunning));
         Work(bed, connections: 50, exchanges: 1000);
         _ = pesto.Statistic("gc_bytes");
         long before = pesto.Statistic("gc_bytes");
         Work(bed, connections: 1000, exchanges: 100_000);
         Assert.Equal(before, pesto.Statistic("gc_bytes"));
         Assert.True(pesto.Statistic("bytes_in") > 100_000);
+    }
+
+    static void Echo(Socket socket)
+    {
+        byte[] buffer = new byte[65536];
+        int count;
+        while ((count = socket.Receive(buffer)) > 0)
+        {
+            for (int sent = 0; sent < count;)
+                sent += socket.Send(buffer.AsSpan(sent, count - sent));
+        }
     }
 
     static void Work(Testbed bed, int connections, int exchanges)

@@ -22,6 +22,9 @@ public struct ListenOrder
     /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
     public bool Handover;
 
+    /// <summary>A socket that is bound and does not listen, to be closed at once: see <see cref="Transaction"/>.</summary>
+    public bool OnlyBind;
+
     /// <summary>Takes an address that the host does not have (yet).</summary>
     public bool FreeBind;
 
@@ -89,7 +92,7 @@ public struct ListenOrder
         uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(this.Interface.Bytes) : 0;
         SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
         done = Sockets.Bind(fd, in address);
-        if (!done.Ok || this.Protocol == IpProtocol.Udp)
+        if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
             return done;
 
         // Connections that are accepted have this from their listening socket: two calls saved for each.

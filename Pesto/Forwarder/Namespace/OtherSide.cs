@@ -44,6 +44,8 @@ public sealed class OtherSide : Side
         Run,
     }
 
+    public override Handshakes Handshakes { get; } = new();
+
     public override ISocketList SocketList
     {
         get
