@@ -52,7 +52,7 @@ public sealed unsafe class Transaction : ITimed
     int atPort;
     int atSocket;
 
-    // TCP sockets that are about to be closed, and until when that may be put off.
+    // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
     int deafened;
     long settleUntil;
 
@@ -455,11 +455,11 @@ public sealed unsafe class Transaction : ITimed
             if (this.listeners[this.atSocket]->Protocol != IpProtocol.Tcp)
                 continue;
             this.Deafen(this.atSocket);
-            this.deafened++;
+            this.deafened |= 1 << this.listeners[this.atSocket]->Pif;
         }
 
         if (this.atSocket == this.listeners.High)
-            this.Enter(this.deafened > 0 ? Phase.Settling : Phase.Retiring);
+            this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
     }
 
     void Deafen(int index)
@@ -477,6 +477,8 @@ public sealed unsafe class Transaction : ITimed
     {
         for (int pif = 0; now < this.settleUntil && pif < this.tables.Pifs.Length; pif++)
         {
+            if ((this.deafened & 1 << pif) == 0)
+                continue;
             Handshakes handshakes = this.tables.Pifs[pif].Listens.Handshakes;
             for (handshakes.Begin(); handshakes.Next(out ushort port);)
             {
