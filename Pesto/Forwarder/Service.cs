@@ -119,6 +119,8 @@ public sealed class Service
         {
             if (opensMore && pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
+            if (opensMore)
+                _ = pif.Listens.Handshakes;
         }
 
         Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
