@@ -92,12 +92,56 @@ public sealed class AutoTests
     {
         using Testbed bed = new();
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside"), outside = TcpService.Says(bed.Host, 5432, "outside");
-        using RunningForwarder pesto = bed.Serve("-t", "auto", "-T", "auto");
+        using UdpEcho insideUdp = new(bed.Container, 53), outsideUdp = new(bed.Host, 123);
+        using RunningForwarder pesto = bed.Serve("-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto");
+        long before = Scans(pesto);
+        Eventually.True(() => Scans(pesto) >= before + 3, "more scans");
         Assert.Equal(["127.0.0.1:5432", "*:80"], Listening(bed.Host));
         Assert.Equal(["127.0.0.1:80", "*%lo:5432"], Listening(bed.Container));
+        Assert.Equal(["127.0.0.1:123", "*:53"], Bound(bed.Host));
+        Assert.Equal(["127.0.0.1:53", "*%lo:123"], Bound(bed.Container));
         inside.Dispose();
         outside.Dispose();
-        Eventually.True(() => Listening(bed.Host).Length + Listening(bed.Container).Length == 0, "nothing is listened on where there is no service");
+        insideUdp.Dispose();
+        outsideUdp.Dispose();
+        Eventually.Equal("", () => string.Join(' ', [.. Listening(bed.Host), .. Listening(bed.Container), .. Bound(bed.Host), .. Bound(bed.Container)]));
+    }
+
+    [Theory]
+    [InlineData("-u", "auto")]
+    [InlineData("-U", "auto")]
+    public void A_UDP_service_comes_and_goes_within_a_few_scans(params string[] options)
+    {
+        using Testbed bed = new();
+        (NetworkNamespace client, NetworkNamespace target) = options[0] == "-u" ? (bed.Host, bed.Container) : (bed.Container, bed.Host);
+        using RunningForwarder pesto = bed.Serve(options);
+        for (int round = 0; round < 2; round++)
+        {
+            long before = Scans(pesto);
+            using (UdpEcho service = new(target, 53))
+            {
+                Eventually.True(() => Bound(client).Length == 1, "the service is reachable");
+                Assert.InRange(Scans(pesto) - before, 0, ScansUntilThere);
+                using Socket socket = client.ConnectUdp(53);
+                Assert.Equal("question", socket.Exchange("question"));
+                before = Scans(pesto);
+            }
+
+            Eventually.True(() => Bound(client).Length == 0, "the service is gone");
+            Assert.InRange(Scans(pesto) - before, 0, ScansUntilGone);
+        }
+    }
+
+    [Fact]
+    public void A_connected_UDP_socket_is_no_service()
+    {
+        using Testbed bed = new();
+        using UdpEcho service = new(bed.Container, 53);
+        using Socket client = bed.Container.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
+        client.Bind(new IPEndPoint(IPAddress.Loopback, 5353));
+        client.Connect(new IPEndPoint(IPAddress.Loopback, 53));
+        using RunningForwarder pesto = bed.Serve("-u", "auto");
+        Assert.Equal(["*:53"], Bound(bed.Host));
     }
 
     [Fact]
@@ -176,8 +220,13 @@ public sealed class AutoTests
     }
 
     /// <summary>Where TCP listens, as ss(8) tells it, in the order of its kind.</summary>
-    static string[] Listening(NetworkNamespace where) =>
-        [.. new Command("ss", "-Hltn").In(where).RunOrFail().Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[3])];
+    static string[] Listening(NetworkNamespace where) => Sockets(where, "-Hltn");
+
+    /// <summary>Where UDP is bound and not connected.</summary>
+    static string[] Bound(NetworkNamespace where) => Sockets(where, "-Hlun");
+
+    static string[] Sockets(NetworkNamespace where, string options) =>
+        [.. new Command("ss", options).In(where).RunOrFail().Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[3])];
 
     /// <summary>How many scans the forwarder has made, by its counters.</summary>
     static long Scans(RunningForwarder pesto)

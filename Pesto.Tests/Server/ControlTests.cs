@@ -23,7 +23,7 @@ public sealed class ControlTests
     public void A_client_that_stalls_in_the_middle_of_an_update_is_dropped_and_traffic_goes_on(int after)
     {
         using Testbed bed = new();
-        using RunningForwarder pesto = bed.Serve("-t", "127.0.0.1/8080:80", "--conf-timeout", "2");
+        using RunningForwarder pesto = bed.Serve("-t", "127.0.0.1/8080:80", "--conf-timeout", "5");
         using TcpService service = TcpService.Echo(bed.Container, 80);
         using ConnectLoop clients = new(bed.Host, 8080);
         using ExchangeLoop inUse = new(bed.Host.Connect(8080));
@@ -32,7 +32,7 @@ public sealed class ControlTests
         stalled.Send(ControlClient.Update(ControlClient.Tcp("127.0.0.1", 9000, 80))[..after]);
         using ControlClient first = new(pesto.Control), second = new(pesto.Control);
         clients.WaitForMore(100);
-        inUse.WaitForMore(1000);
+        inUse.WaitForMore(100);
         Assert.False(first.HasAnswer);
 
         stalled.WaitForClose();
@@ -46,7 +46,7 @@ public sealed class ControlTests
         inUse.WaitForMore(100);
         clients.Stop();
         Assert.Equal("", clients.Failures);
-        Assert.Contains("stalled for 2000 ms", pesto.Process.Errors);
+        Assert.Contains("stalled for 5000 ms", pesto.Process.Errors);
     }
 
     [Fact]

@@ -10,7 +10,7 @@ namespace Pesto.Forwarder;
 /// </summary>
 public static class Launch
 {
-    const string StageVariable = "PESTO_READY_FD";
+    const string StageVariable = "PESTO_READY_FD", UserNamespaceVariable = "PESTO_USERNS";
 
     /// <summary>What the forwarder reads from its signal descriptor.</summary>
     public static ReadOnlySpan<int> Signals => [Processes.Interrupt, Processes.Terminate, Processes.HangUp, Processes.User1];
@@ -18,24 +18,41 @@ public static class Launch
     /// <summary>True in the program that is to serve; false in the one that launches it.</summary>
     public static bool IsFinalStage => Environment.GetEnvironmentVariable(StageVariable) is not null;
 
+    /// <summary>True in the program that is to serve, if it was moved to another user namespace on the way.</summary>
+    public static bool EnteredUserNamespace => Environment.GetEnvironmentVariable(UserNamespaceVariable) == "1";
+
+    /// <summary>Has descriptors that this program inherited and has no use for not passed on: all but the standard ones, and those that a path names.</summary>
+    public static void ForgetInherited(params ReadOnlySpan<string?> paths)
+    {
+        Descriptors.PassOnNone();
+        foreach (string? path in paths)
+        {
+            if (path?.Split('/') is ["", "proc", "self", "fd", string own] && int.TryParse(own, out int fd))
+                _ = Descriptors.SetCloseOnExec(fd, false).Ok;
+            else if (path?.Split('/') is ["", "dev", "fd", string device] && int.TryParse(device, out fd))
+                _ = Descriptors.SetCloseOnExec(fd, false).Ok;
+        }
+    }
+
     /// <summary>Executes the forwarder; returns, with an exit status, only in the background or on failure.</summary>
     /// <param name="prefix">A command that enters a user namespace and executes what follows it, or nothing.</param>
     public static int Again(bool background, ReadOnlySpan<string> prefix, ReadOnlySpan<string> arguments)
     {
         Files.ReadLink("/proc/self/exe", out string self).OrThrow("finding this program (/proc/self/exe)");
         string[] command = [.. prefix, self, "serve", .. arguments];
+        (string, string) entered = (UserNamespaceVariable, prefix.IsEmpty ? "0" : "1");
         Processes.Block(Signals);
         if (background)
-            return Detach(command);
-        Processes.Execute(command[0], command, [(StageVariable, "-")]).OrThrow($"executing {command[0]}");
+            return Detach(command, entered);
+        Processes.Execute(command[0], command, [(StageVariable, "-"), entered]).OrThrow($"executing {command[0]}");
         return 1;
     }
 
-    static int Detach(string[] command)
+    static int Detach(string[] command, (string, string) entered)
     {
         Descriptors.WaitablePipe(out int read, out int write).OrThrow("creating a pipe");
         Descriptors.SetCloseOnExec(write, false).OrThrow("passing on a pipe");
-        int child = Processes.StartDetached(command[0], command, [(StageVariable, $"{write}")]).OrThrow($"starting {command[0]}");
+        int child = Processes.StartDetached(command[0], command, [(StageVariable, $"{write}"), entered]).OrThrow($"starting {command[0]}");
         Descriptors.Close(write);
         Span<byte> ready = stackalloc byte[1];
         if (Descriptors.Read(read, ready) is { Ok: true, Value: 1 })
@@ -44,20 +61,23 @@ public static class Launch
         return status.Ok && status.Value != 0 ? status.Value : 1;
     }
 
-    /// <summary>Tells who waits for it that everything listens, and lets go of the terminal.</summary>
+    /// <summary>Lets go of the terminal.</summary>
+    public static void LeaveTerminal()
+    {
+        Result none = Files.Open("/dev/null", Files.ReadWrite);
+        if (!none.Ok)
+            return;
+        for (int standard = 0; standard <= 2; standard++)
+            _ = Descriptors.Duplicate(none.Value, standard).Ok;
+        Descriptors.Close(none.Value);
+    }
+
+    /// <summary>Tells who waits for it that everything listens.</summary>
     public static void Ready()
     {
         string? waiting = Environment.GetEnvironmentVariable(StageVariable);
         if (waiting is null || !int.TryParse(waiting, out int fd))
             return;
-        Result none = Files.Open("/dev/null", Files.ReadWrite);
-        if (none.Ok)
-        {
-            for (int standard = 0; standard <= 2; standard++)
-                _ = Descriptors.Duplicate(none.Value, standard).Ok;
-            Descriptors.Close(none.Value);
-        }
-
         _ = Descriptors.WriteAll(fd, "R"u8).Ok;
         Descriptors.Close(fd);
     }

@@ -30,7 +30,11 @@ public static class Log
     }
 
     /// <summary>From now on to the system's logger, as daemons do that have no terminal and no file.</summary>
-    public static void ToSystem() => toSystem = true;
+    public static void ToSystem()
+    {
+        SystemLog.Open();
+        toSystem = true;
+    }
 
     public static void SetLevel(bool isQuiet, bool isDebug)
     {
@@ -108,11 +112,17 @@ public static class Log
                 this.Length += written;
         }
 
-        public void AppendFormatted<T>(T value)
-            where T : IUtf8SpanFormattable
+        public void AppendFormatted(long value)
         {
-            if (value.TryFormat(this.Rest, out int written, default, null))
-                this.Length += written;
+            // The runtime's own formatting keeps strings of small numbers, so it allocates when it meets one for the first time.
+            if (value < 0)
+                this.AppendLiteral("-");
+            ulong left = value < 0 ? (ulong)-value : (ulong)value;
+            ulong place = 1;
+            while (left / place >= 10)
+                place *= 10;
+            for (; place != 0 && !this.Rest.IsEmpty; place /= 10)
+                Line[this.Length++] = (byte)('0' + (left / place % 10));
         }
 
         void AppendTime()
@@ -144,7 +154,6 @@ public static class Log
 
         public void AppendFormatted(Address address) => this.Inner.AppendFormatted(address);
 
-        public void AppendFormatted<T>(T value)
-            where T : IUtf8SpanFormattable => this.Inner.AppendFormatted(value);
+        public void AppendFormatted(long value) => this.Inner.AppendFormatted(value);
     }
 }

@@ -20,9 +20,13 @@ public static class Serve
 
             if (Launch.IsFinalStage)
                 return new Service(options).Run();
-            if (options.RunAs is (uint user, uint group) && (user, group) != (Processes.User, Processes.Group))
-                Processes.Become(user, group).OrThrow($"becoming user {user}, group {group}");
-            return Launch.Again(!options.Foreground, UserNamespace.Entrance(options), arguments);
+            Launch.ForgetInherited(options.NetnsPath, options.UsernsPath, options.LogPath, options.PidPath);
+            if (options.RunAs is Identity wanted && wanted != new Identity(Processes.User, Processes.Group))
+                Become(wanted);
+            string[] entrance = UserNamespace.Entrance(options);
+            if (!options.NoSandbox)
+                Privileges.GainNoMore();
+            return Launch.Again(!options.Foreground, entrance, arguments);
         }
         catch (UsageException wrong)
         {
@@ -38,6 +42,14 @@ public static class Serve
         }
 
         return 1;
+    }
+
+    /// <summary>Another user who can still listen on low ports, as whoever starts this can.</summary>
+    static void Become(Identity wanted)
+    {
+        Privileges.KeepOverChangeOfUser();
+        Privileges.Become(wanted).OrThrow($"becoming user {wanted.User}, group {wanted.Group}");
+        Privileges.Keep(Privilege.LowPorts | Privilege.Interfaces, overExecution: true);
     }
 
     static void Say(int fd, string text) => _ = Descriptors.WriteAll(fd, System.Text.Encoding.UTF8.GetBytes(text));

@@ -8,7 +8,7 @@ public sealed class ServeOptions
 {
     const int NetnsId = 256, TargetId = 257, ConfTimeoutId = 258, StatsId = 259, VersionId = 260, FreeBindId = 261;
     const int ConnectTimeoutId = 262, IdleTimeoutId = 263, UsernsId = 264, NetnsOnlyId = 265, NoNetnsQuitId = 266;
-    const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269;
+    const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269, NoSandboxId = 290;
     const int UdpTimeoutId = 270, UdpStreamTimeoutId = 271, UdpMaxFlowsId = 272;
 
     static readonly CommandLine.Option[] Known =
@@ -33,6 +33,7 @@ public sealed class ServeOptions
         new('6', '6', "ipv6-only", false),
         new(NoTcpId, '\0', "no-tcp", false),
         new(NoUdpId, '\0', "no-udp", false),
+        new(NoSandboxId, '\0', "no-sandbox", false),
         new(FreeBindId, '\0', "freebind", false),
         new(ConfTimeoutId, '\0', "conf-timeout", true),
         new(ConnectTimeoutId, '\0', "connect-timeout", true),
@@ -64,8 +65,11 @@ public sealed class ServeOptions
     /// <summary>Go on when what <see cref="NetnsPath"/> names is gone.</summary>
     public bool NoNetnsQuit { get; private set; }
 
-    /// <summary>The user and group to change to before anything else; null to stay who one is.</summary>
-    public (uint User, uint Group)? RunAs { get; private set; }
+    /// <summary>The user and group to change to before anything else; null to stay who one is, or, as root, to become nobody at the end.</summary>
+    public Identity? RunAs { get; private set; }
+
+    /// <summary>Keep every privilege and make any system call, for who looks for a mistake.</summary>
+    public bool NoSandbox { get; private set; }
 
     public Address? TargetV4 { get; private set; }
 
@@ -94,6 +98,9 @@ public sealed class ServeOptions
     public bool Help { get; private set; }
 
     public bool ShowVersion { get; private set; }
+
+    /// <summary>What it makes at the start and takes away at the end.</summary>
+    public string[] OwnFiles => [.. new[] { this.ControlPath, this.PidPath }.OfType<string>()];
 
     /// <summary>Milliseconds.</summary>
     public long ConfTimeout { get; private set; } = 10_000;
@@ -175,6 +182,7 @@ public sealed class ServeOptions
             case '6': this.NoV4 = true; break;
             case NoTcpId: this.NoTcp = true; break;
             case NoUdpId: this.NoUdp = true; break;
+            case NoSandboxId: this.NoSandbox = true; break;
             case FreeBindId: this.FreeBind = true; break;
             case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
             case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
@@ -206,16 +214,11 @@ public sealed class ServeOptions
         return flows;
     }
 
-    /// <summary>UID, or UID:GID.</summary>
     void TakeUser(string text)
     {
-        string[] parts = text.Split(':');
-        uint user = 0, group = 0;
-        bool valid = parts.Length <= 2 && uint.TryParse(parts[0], System.Globalization.NumberStyles.None, null, out user)
-            && uint.TryParse(parts[^1], System.Globalization.NumberStyles.None, null, out group);
-        if (!valid || user == uint.MaxValue || group == uint.MaxValue)
-            throw new UsageException($"--runas {text}: neither UID nor UID:GID, as numbers");
-        this.RunAs = (user, group);
+        if (!Identity.TryParse(text, out Identity identity))
+            throw new UsageException($"--runas {text}: not a user (UID, UID:GID, LOGIN or LOGIN:GROUP) of this system");
+        this.RunAs = identity;
     }
 
     /// <summary>Seconds, with or without a fraction, up to a day.</summary>
@@ -272,7 +275,10 @@ public sealed class ServeOptions
               --udp-max-flows N   so many UDP clients at a time; beyond that, the one that
                                   has been silent longest is forgotten (default: half of
                                   the descriptors)
-              --runas UID[:GID]   started by root, change to this user first
+              --runas USER[:GROUP]  started by root, be this user, by name or number, from the
+                                  beginning, and keep nothing but the right to low ports;
+                                  default: become "nobody" once everything listens
+              --no-sandbox        keep all privileges and allow all system calls
           -f, --foreground        stay in the foreground; default: go to the background
                                   once everything listens
           -P, --pid FILE          write the process id here once everything listens

@@ -23,6 +23,7 @@ public sealed class Service
     readonly Statistics statistics;
     readonly SelfForwarding? selfForwarding;
     readonly int mostSockets;
+    OtherSide? otherSide;
     NamespaceWatch? namespaceWatch;
 
     public Service(ServeOptions options)
@@ -84,7 +85,10 @@ public sealed class Service
 
             Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
             if (!this.options.Foreground)
-                this.Detach();
+                this.LeaveTerminal();
+            if (!this.options.NoSandbox)
+                this.EnterSandbox();
+            Launch.Ready();
             this.loop.Run();
             if (this.namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {this.options.NetnsPath} is gone");
@@ -101,18 +105,39 @@ public sealed class Service
         return 0;
     }
 
-    void Detach()
+    /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
+    void EnterSandbox()
+    {
+        bool opensMore = this.options.ControlPath is not null;
+        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        {
+            foreach (ref readonly Rule rule in this.tables.Rules(i, this.tables.Active))
+                opensMore |= rule.IsScan;
+        }
+
+        foreach (Tables.PifEntry pif in this.tables.Pifs)
+        {
+            if (opensMore)
+                _ = pif.Listens.Handshakes;
+            if (opensMore && pif.Capabilities.HasFlag(Capabilities.Scan))
+                _ = pif.Connects.SocketList;
+        }
+
+        Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
+    }
+
+    void LeaveTerminal()
     {
         if (this.options.LogPath is null)
             Log.ToSystem();
-        Launch.Ready();
+        Launch.LeaveTerminal();
     }
 
     /// <summary>Moves this thread, the loop's, into the namespace and leaves another behind on the host's side.</summary>
     OtherSide EnterNamespace(string path)
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
-        OtherSide host = new();
+        OtherSide host = this.otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
         entered.OrThrow(entered.Is(Errno.EPERM) && !this.options.NetnsOnly

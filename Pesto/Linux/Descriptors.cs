@@ -114,6 +114,20 @@ public static unsafe class Descriptors
     /// <summary>Has a descriptor survive (or not) an execve.</summary>
     public static Result SetCloseOnExec(int fd, bool on) => Result.Of(Libc.fcntl(fd, SetFlags, on ? 1 : 0));
 
+    /// <summary>Has no descriptor but the standard three survive an execve.</summary>
+    public static void PassOnNone()
+    {
+        const int FirstOther = 3, SetFlag = 4, Highest = 65535;
+        if (Libc.syscall(SystemCall.CloseRange.Number, FirstOther, int.MaxValue, SetFlag) == 0)
+            return;
+        // Before Linux 5.11 it has to be one by one.
+        for (int fd = FirstOther; fd <= Highest; fd++)
+            _ = SetCloseOnExec(fd, true).Ok;
+    }
+
+    /// <summary>Makes a socket another user's, as if he had made it.</summary>
+    public static Result GiveTo(Identity owner, int fd) => Result.Of(Libc.fchown(fd, owner.User, owner.Group));
+
     /// <summary>A counter to wake another thread with: reading waits until it is not 0 and takes it back to 0.</summary>
     public static Result EventCounter() => Result.Of(Libc.eventfd(0, CloseOnExec));
 

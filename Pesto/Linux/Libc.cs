@@ -68,6 +68,8 @@ static unsafe class Libc
     [DllImport(C)] public static extern nint readlink(byte* path, byte* buffer, nuint size);
     [DllImport(C)] public static extern int statx(int directory, byte* path, int flags, uint mask, void* result);
     [DllImport(C)] public static extern int access(byte* path, int mode);
+    [DllImport(C)] public static extern void openlog(byte* name, int options, int facility);
+    [DllImport(C)] public static extern void tzset();
     [DllImport(C)] public static extern void syslog(int priority, byte* format, byte* text);
     [DllImport(C)] public static extern int isatty(int fd);
     [DllImport(C)] public static extern int getpid();
@@ -77,6 +79,10 @@ static unsafe class Libc
     [DllImport(C)] public static extern int setns(int fd, int type);
     [DllImport(C)] public static extern int ioctl(int fd, nuint request, void* argument);
     [DllImport(C)] public static extern nint syscall(nint number, nint first, nint second);
+    [DllImport(C)] public static extern nint syscall(nint number, nint first, nint second, nint third);
+    [DllImport(C)] public static extern nint syscall(nint number, nint first, nint second, nint third, nint fourth);
+    [DllImport(C)] public static extern int prctl(int option, nint second, nint third, nint fourth, nint fifth);
+    [DllImport(C)] public static extern int fchown(int fd, uint user, uint group);
     [DllImport(C)] public static extern int setgroups(nuint count, void* groups);
     [DllImport(C)] public static extern int setgid(uint group);
     [DllImport(C)] public static extern int setuid(uint user);

@@ -16,20 +16,10 @@ public static unsafe class Processes
 
     public static uint Group => Libc.getegid();
 
-    /// <summary>Gives up this process's user and groups for others, for good. Fails with EPERM for who is not root.</summary>
-    public static Result Become(uint user, uint group)
-    {
-        Result done = Result.Of(Libc.setgroups(0, null));
-        if (done.Ok)
-            done = Result.Of(Libc.setgid(group));
-        return done.Ok ? Result.Of(Libc.setuid(user)) : done;
-    }
-
     /// <summary>A descriptor that becomes readable when a process ends; ESRCH if there is none, EINVAL if it is only a thread.</summary>
     public static Result Watch(int pid)
     {
-        const int PidfdOpen = 434;
-        return Result.Of(Libc.syscall(PidfdOpen, pid, 0));
+        return Result.Of(Libc.syscall(SystemCall.PidfdOpen.Number, pid, 0));
     }
 
     /// <summary>The path of a program in one of the folders of PATH, or null.</summary>

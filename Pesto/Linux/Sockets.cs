@@ -163,6 +163,9 @@ public static unsafe class Sockets
     /// </summary>
     public static Result Deafen(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
 
+    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Deafen"/>.</summary>
+    public static Result BindNowhere(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue - 1);
+
     /// <summary>
     /// Makes a listening TCP socket ignore new connections: a socket filter drops every packet with SYN and without ACK,
     /// so that the peer tries again later. What queued on it can still be accepted.
@@ -170,12 +173,14 @@ public static unsafe class Sockets
     public static Result DropNewConnections(int fd)
     {
         // Classic BPF over the TCP header: load the flags (byte 13), keep SYN and ACK, drop if only SYN is set.
-        FilterStep* steps = stackalloc FilterStep[5];
-        steps[0] = new() { Code = 0x30, Operand = 13 };
-        steps[1] = new() { Code = 0x54, Operand = 0x12 };
-        steps[2] = new() { Code = 0x15, IfTrue = 1, Operand = 0x02 };
-        steps[3] = new() { Code = 0x06, Operand = uint.MaxValue };
-        steps[4] = new() { Code = 0x06, Operand = 0 };
+        FilterStep* steps = stackalloc FilterStep[5]
+        {
+            FilterStep.LoadByte(13),
+            FilterStep.And(0x12),
+            FilterStep.IfEqual(0x02, 1, 0),
+            FilterStep.Return(uint.MaxValue),
+            FilterStep.Return(0),
+        };
         FilterProgram program = new() { Length = 5, Steps = steps };
         return Result.Of(Libc.setsockopt(fd, SolSocket, AttachFilter, &program, (uint)sizeof(FilterProgram)));
     }
@@ -234,22 +239,6 @@ public static unsafe class Sockets
     {
         public int On;
         public int Seconds;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    struct FilterStep
-    {
-        public ushort Code;
-        public byte IfTrue;
-        public byte IfFalse;
-        public uint Operand;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    struct FilterProgram
-    {
-        public ushort Length;
-        public FilterStep* Steps;
     }
 
     /// <summary>struct ucred.</summary>

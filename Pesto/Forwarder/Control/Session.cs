@@ -154,7 +154,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
-        this.Say($"stalled: dropped, nothing changed");
+        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
         this.End();
     }
 

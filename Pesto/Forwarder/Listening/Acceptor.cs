@@ -69,9 +69,29 @@ public sealed unsafe class Acceptor : IEventHandler
     {
         Listeners.Listener* listener = this.listeners[index];
         int rule = listener->Rule[this.tables.Active];
-        if (rule < 0)
-            rule = listener->Lent;
+        if (rule < 0 && listener->Handover)
+            rule = this.RuleInItsPlace(listener);
         return rule < 0 ? null : this.tables.Rule(listener->Pif, this.tables.Active, rule);
+    }
+
+    /// <summary>
+    /// During a handover two sockets overlap, and the kernel gives a connection to the one that is more specific, though it
+    /// may not be the one that the active rule wants. If that rule means everything that the socket can get, it serves it;
+    /// if it means less, such as 127.0.0.1 where the socket has every address, what comes must not get in by it.
+    /// </summary>
+    int RuleInItsPlace(Listeners.Listener* listener)
+    {
+        ReadOnlySpan<Rule> rules = this.tables.Rules(listener->Pif, this.tables.Active);
+        for (int i = 0; i < rules.Length; i++)
+        {
+            ref readonly Rule rule = ref rules[i];
+            if (rule.Protocol != listener->Protocol || !rule.Covers(listener->Port) || !(rule.Interface.IsEmpty || rule.Interface.Equals(listener->Interface)))
+                continue;
+            if (rule.IsDualStack || (!listener->DualStack && (rule.Address == listener->Address || (rule.Address.IsWildcard && rule.Address.IsV4 == listener->Address.IsV4))))
+                return i;
+        }
+
+        return -1;
     }
 
     /// <summary>Accepts up to so many connections, or datagrams, and forwards them by the rule.</summary>

@@ -22,6 +22,9 @@ public struct ListenOrder
     /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
     public bool Handover;
 
+    /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen: see <see cref="Transaction"/>.</summary>
+    public bool OnlyBind;
+
     /// <summary>Takes an address that the host does not have (yet).</summary>
     public bool FreeBind;
 
@@ -72,6 +75,9 @@ public struct ListenOrder
             done = Sockets.SetFreeBind(fd, this.Family);
         if (done.Ok && !this.Interface.IsEmpty)
             done = Sockets.BindToDevice(fd, this.Interface.Bytes);
+        // An IPv6 address can't be bound together with an interface that does not exist.
+        if (done.Ok && this.OnlyBind && this.Family == SocketAddress.V4)
+            done = Sockets.BindNowhere(fd);
         if (!done.Ok)
             return done;
 
@@ -89,7 +95,7 @@ public struct ListenOrder
         uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(this.Interface.Bytes) : 0;
         SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
         done = Sockets.Bind(fd, in address);
-        if (!done.Ok || this.Protocol == IpProtocol.Udp)
+        if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
             return done;
 
         // Connections that are accepted have this from their listening socket: two calls saved for each.

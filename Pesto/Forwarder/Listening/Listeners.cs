@@ -43,11 +43,8 @@ public sealed unsafe class Listeners
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
         public fixed short Rule[2];
 
-        /// <summary>
-        /// The rule of the active set that serves it though it wants another socket, because this one overlaps that and
-        /// stands in its light until it is closed; -1 for none.
-        /// </summary>
-        public short Lent;
+        /// <summary>It shared its port, while one of them was bound, with another socket of ours that overlaps it.</summary>
+        public bool Handover;
 
         /// <summary>The last scan that found a service behind it.</summary>
         public uint Seen;
@@ -120,11 +117,22 @@ public sealed unsafe class Listeners
         listener->Protocol = order.Protocol;
         listener->Pif = (byte)pif;
         listener->DualStack = order.DualStack;
-        listener->Rule[0] = listener->Rule[1] = listener->Lent = -1;
+        listener->Rule[0] = listener->Rule[1] = -1;
+        listener->Handover = order.Handover;
         int bucket = this.Bucket(pif, order.Protocol, order.Port);
         listener->Next = this.buckets[bucket];
         this.buckets[bucket] = index;
         return index;
+    }
+
+    /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
+    public void GiveTo(Identity owner)
+    {
+        for (int i = 0; i < this.High; i++)
+        {
+            if (this.Exists(i))
+                _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
+        }
     }
 
     /// <summary>Closes a socket and forgets it.</summary>

@@ -247,7 +247,7 @@ public sealed unsafe class Scan : ITimed
         {
             ref ListenOrder order = ref this.orders[i];
             if (order.Outcome.Is(Errno.EADDRINUSE))
-                this.transaction.TakeOver(side, this.atPif, this.orderedBy[i], ref order);
+                this.transaction.TakeOver(side, this.atPif, ref order);
             int index = order.Outcome.Ok ? this.listeners.Add(this.atPif, in order) : -1;
             if (index >= 0)
             {

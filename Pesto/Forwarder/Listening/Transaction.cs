@@ -7,8 +7,8 @@ namespace Pesto.Forwarder;
 /// <summary>
 /// Makes the shadow tables the active ones, a slice at a time between iterations of the loop. Sockets that both want
 /// are stolen: they go on as they are. What only the new tables want is opened before the switch; what only the old
-/// ones want is parked until the end and then retired: it gets no new connections, those that wait are served by their
-/// old rule, and only then it is closed. Rolling back is the same in the other direction.
+/// ones want is parked until the end and then retired: it gets no new connections, those that wait or are just being made
+/// are served by their old rule, and only then it is closed. Rolling back is the same in the other direction.
 /// </summary>
 public sealed unsafe class Transaction : ITimed
 {
@@ -20,6 +20,15 @@ public sealed unsafe class Transaction : ITimed
 
     const int MostFailures = 1024;
     const long RetryMilliseconds = 10;
+
+    /// <summary>How long connections that are just being made to a socket get to become complete before it is closed: enough for a lost packet to be sent again.</summary>
+    const long SettlingMilliseconds = 2000;
+
+    const long LookAgainMilliseconds = 3;
+
+    // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
+    static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
+    static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
 
     readonly Loop loop;
     readonly Tables tables;
@@ -42,6 +51,10 @@ public sealed unsafe class Transaction : ITimed
     int atRule;
     int atPort;
     int atSocket;
+
+    // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
+    int deafened;
+    long settleUntil;
 
     // Of the weak rule whose ports are being opened.
     (int Pif, int Rule, int Count, Errno Error) weakFailures;
@@ -73,6 +86,12 @@ public sealed unsafe class Transaction : ITimed
 
         /// <summary>Applied: waits for commit or rollback.</summary>
         Applied,
+
+        /// <summary>What the active tables do not want gets no new connections any more.</summary>
+        Deafening,
+
+        /// <summary>Handshakes that were under way by then come to their end.</summary>
+        Settling,
 
         /// <summary>Closing what the active tables do not want.</summary>
         Retiring,
@@ -130,7 +149,7 @@ public sealed unsafe class Transaction : ITimed
         Debug.Assert(this.phase == Phase.Applied, "nothing to commit");
         this.counters.Commits++;
         this.whenDone = whenDone;
-        this.Enter(Phase.Retiring);
+        this.BeginRetiring();
     }
 
     /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
@@ -142,6 +161,13 @@ public sealed unsafe class Transaction : ITimed
         this.tables.Switch();
         this.whenDone = whenDone;
         this.BeginScan(this.tables.Active);
+    }
+
+    void BeginRetiring()
+    {
+        this.settleUntil = this.loop.Now + SettlingMilliseconds;
+        this.deafened = 0;
+        this.Enter(Phase.Deafening);
     }
 
     /// <summary>Carries out a whole commit without a loop: at start-up, when there is no traffic yet.</summary>
@@ -176,6 +202,12 @@ public sealed unsafe class Transaction : ITimed
                     break;
                 case Phase.Arming:
                     this.ArmSome();
+                    break;
+                case Phase.Deafening:
+                    this.DeafenSome();
+                    break;
+                case Phase.Settling:
+                    this.Settle(now);
                     break;
                 case Phase.Retiring:
                     this.RetireSome(now);
@@ -267,7 +299,7 @@ public sealed unsafe class Transaction : ITimed
         }
 
         if (this.isRollback)
-            this.Enter(Phase.Retiring);
+            this.BeginRetiring();
         else
             this.Switch();
     }
@@ -283,13 +315,16 @@ public sealed unsafe class Transaction : ITimed
             ref ListenOrder order = ref this.orders[i];
             int rule = this.orderedBy[i];
             if (order.Outcome.Is(Errno.EADDRINUSE))
-                this.TakeOver(side, pif, rule, ref order);
+                this.TakeOver(side, pif, ref order);
             int index = order.Outcome.Ok ? this.listeners.Add(pif, in order) : -1;
             if (index >= 0)
             {
                 this.listeners[index]->Rule[this.tables.Shadow] = (short)rule;
                 this.Opened++;
                 this.counters.SocketsOpened++;
+                // The old rule may be meant by what comes to the new socket already.
+                if (order.Handover && this.acceptor.RuleInForce(index) != null)
+                    this.acceptor.Arm(index);
                 continue;
             }
 
@@ -306,16 +341,14 @@ public sealed unsafe class Transaction : ITimed
     /// <summary>
     /// A port that is taken, perhaps by a socket of ours that the new tables do not want and that overlaps the new one.
     /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
-    /// else can. Until it is closed, the old socket is served by the new rule, since it gets the connections.
+    /// else can.
     /// </summary>
-    public void TakeOver(Side side, int pif, int rule, ref ListenOrder order)
+    public void TakeOver(Side side, int pif, ref ListenOrder order)
     {
         int old = 0;
         for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
         {
-            if (!Overlap(this.listeners[i], in order))
-                continue;
-            if (Sockets.SetReusePort(this.listeners[i]->Fd, true).Ok)
+            if (Overlap(this.listeners[i], in order) && Sockets.SetReusePort(this.listeners[i]->Fd, true).Ok)
                 old++;
         }
 
@@ -331,8 +364,29 @@ public sealed unsafe class Transaction : ITimed
             if (!Overlap(listener, in order))
                 continue;
             _ = Sockets.SetReusePort(listener->Fd, false).Ok;
+            listener->Handover |= order.Outcome.Ok;
+        }
+    }
+
+    /// <summary>
+    /// Ends what a handover leaves behind. The kernel remembers of a TCP port that the last socket bound to it shares it, and
+    /// asks no further, though none has the option any more: another socket of the same user that wants to share could join
+    /// unseen. Any socket bound without the option makes it forget, so one is bound and closed that is in conflict with none
+    /// that is there. Next to the wildcards of both families there is no such socket: there other processes of the same user,
+    /// and of nobody else, could share the port if they ask for it, until all its sockets are closed.
+    /// </summary>
+    void ForgetHandover(int pif, ushort port)
+    {
+        Span<ListenOrder> orders =
+        [
+            new() { Address = Unused4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true },
+            new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, FreeBind = true },
+        ];
+        this.tables.Pifs[pif].Listens.Listen(orders);
+        foreach (ref ListenOrder order in orders)
+        {
             if (order.Outcome.Ok)
-                listener->Lent = (short)rule;
+                Descriptors.Close(order.Outcome.Value);
         }
     }
 
@@ -383,12 +437,69 @@ public sealed unsafe class Transaction : ITimed
         if (this.endAtOnce)
         {
             this.counters.Commits++;
-            this.Enter(Phase.Retiring);
+            this.BeginRetiring();
             return;
         }
 
         this.Enter(Phase.Applied);
         this.whenDone?.Invoke();
+    }
+
+    void DeafenSome()
+    {
+        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
+        for (; this.atSocket < end; this.atSocket++)
+        {
+            if (!this.listeners.Exists(this.atSocket) || this.listeners[this.atSocket]->Rule[this.tables.Active] >= 0)
+                continue;
+            if (this.listeners[this.atSocket]->Protocol != IpProtocol.Tcp)
+                continue;
+            this.Deafen(this.atSocket);
+            this.deafened |= 1 << this.listeners[this.atSocket]->Pif;
+        }
+
+        if (this.atSocket == this.listeners.High)
+            this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
+    }
+
+    void Deafen(int index)
+    {
+        Listeners.Listener* listener = this.listeners[index];
+        this.acceptor.Disarm(index);
+        // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
+        // which they do after a second, and datagrams are taken until there is none for the moment.
+        if (!listener->Deaf)
+            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || (listener->Protocol == IpProtocol.Tcp && Sockets.DropNewConnections(listener->Fd).Ok);
+    }
+
+    /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
+    void Settle(long now)
+    {
+        for (int pif = 0; now < this.settleUntil && pif < this.tables.Pifs.Length; pif++)
+        {
+            if ((this.deafened & 1 << pif) == 0)
+                continue;
+            Handshakes handshakes = this.tables.Pifs[pif].Listens.Handshakes;
+            for (handshakes.Begin(); handshakes.Next(out ushort port);)
+            {
+                if (this.HasDeaf(pif, port))
+                    this.wakeAt = now + LookAgainMilliseconds;
+            }
+        }
+
+        if (this.wakeAt == 0)
+            this.Enter(Phase.Retiring);
+    }
+
+    bool HasDeaf(int pif, ushort port)
+    {
+        for (int i = this.listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = this.listeners.NextOnPort(i))
+        {
+            if (this.listeners[i]->Deaf)
+                return true;
+        }
+
+        return false;
     }
 
     void RetireSome(long now)
@@ -401,7 +512,8 @@ public sealed unsafe class Transaction : ITimed
             Listeners.Listener* listener = this.listeners[this.atSocket];
             if (listener->Rule[this.tables.Active] >= 0)
             {
-                listener->Rule[this.tables.Shadow] = listener->Lent = -1;
+                listener->Rule[this.tables.Shadow] = -1;
+                listener->Handover = false;
                 this.acceptor.Arm(this.atSocket);
             }
             else
@@ -424,14 +536,7 @@ public sealed unsafe class Transaction : ITimed
     public Acceptor.Accepted Retire(int index)
     {
         Listeners.Listener* listener = this.listeners[index];
-        this.acceptor.Disarm(index);
-        if (!listener->Deaf)
-        {
-            // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
-            // and datagrams are taken until there is none for the moment.
-            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || (listener->Protocol == IpProtocol.Tcp && Sockets.DropNewConnections(listener->Fd).Ok);
-        }
-
+        this.Deafen(index);
         Rule* rule = this.acceptor.RuleInForce(index);
         if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
             rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
@@ -445,7 +550,10 @@ public sealed unsafe class Transaction : ITimed
 
         if (!this.acceptor.Leave(index))
             return Acceptor.Accepted.Some;
+        (bool handover, int pif, ushort port) = (listener->Handover && listener->Protocol == IpProtocol.Tcp, listener->Pif, listener->Port);
         this.listeners.Close(index);
+        if (handover)
+            this.ForgetHandover(pif, port);
         this.Closed++;
         this.counters.SocketsClosed++;
         return Acceptor.Accepted.All;

@@ -35,8 +35,14 @@ public sealed class NamespaceWatch : IEventHandler
     public void OnEvents(EventKey key, Events events)
     {
         bool ended = this.isProcess && (events & Events.In) != 0;
-        if (!ended && Files.LookBehind(this.path, out Files.FileIdentity now).Ok && now == this.identity)
-            return;
+        if (!ended)
+        {
+            // On the way to it there may be a folder of another user's, for root who has become nobody: then there is no telling.
+            Result looked = Files.LookBehind(this.path, out Files.FileIdentity now);
+            if (looked.Ok ? now == this.identity : looked.Is(Errno.EACCES))
+                return;
+        }
+
         this.IsGone = true;
         this.loop.Stop();
     }

@@ -25,6 +25,7 @@ public sealed class OtherSide : Side
     int count;
     int pool;
     Address address;
+    Action? action;
     Result result;
 
     /// <summary>Starts the thread, in the namespace that the caller's thread is in now.</summary>
@@ -40,7 +41,10 @@ public sealed class OtherSide : Side
         FillPool,
         IsLocal,
         OpenSocketList,
+        Run,
     }
+
+    public override Handshakes Handshakes { get; } = new();
 
     public override ISocketList SocketList
     {
@@ -83,6 +87,13 @@ public sealed class OtherSide : Side
         return this.result.Value == 1;
     }
 
+    /// <summary>Has the thread do something else, once.</summary>
+    public void Run(Action what)
+    {
+        this.action = what;
+        this.Ask(Request.Run);
+    }
+
     void Ask(Request what)
     {
         this.request = what;
@@ -105,6 +116,9 @@ public sealed class OtherSide : Side
                     break;
                 case Request.OpenSocketList:
                     _ = this.own.SocketList;
+                    break;
+                case Request.Run:
+                    this.action!();
                     break;
                 case Request.IsLocal:
                 default:

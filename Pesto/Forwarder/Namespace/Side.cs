@@ -23,6 +23,9 @@ public abstract class Side
     /// <summary>Lists the sockets of this namespace.</summary>
     public abstract ISocketList SocketList { get; }
 
+    /// <summary>TCP connections to this namespace that are just being made.</summary>
+    public abstract Handshakes Handshakes { get; }
+
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
 }
@@ -33,6 +36,11 @@ public sealed class OwnSide : Side
     ISocketList? list;
 
     public override ISocketList SocketList => this.list ??= SocketLists.Open();
+
+    Handshakes? handshakes;
+
+    // Not before it is needed: the thread comes into its namespace after the side is made.
+    public override Handshakes Handshakes => this.handshakes ??= new();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 

@@ -1,0 +1,78 @@
+using Pesto.Linux;
+
+namespace Pesto.Forwarder;
+
+/// <summary>
+/// What the forwarder gives up once everything listens: who took it over would have sockets in two namespaces, and no user,
+/// no privilege, no file and no system call beyond those that carry bytes.
+/// </summary>
+public sealed class Sandbox
+{
+    const int OwnerOnly = 0x3f;
+
+    readonly ServeOptions options;
+    readonly List<string> missing = [];
+    readonly Landlock? landlock;
+
+    Sandbox(ServeOptions options)
+    {
+        this.options = options;
+        Result files = Landlock.Prepare(options.OwnFiles, out this.landlock);
+        if (!files.Ok)
+            this.missing.Add($"Landlock ({files.Error.Text()})");
+    }
+
+    /// <summary>
+    /// Each thread gives up its own capabilities and way to files: this one, the other side's and the runtime's. The rest
+    /// is the whole process's.
+    /// </summary>
+    /// <param name="opensMore">Sockets may be wanted later that are not open yet.</param>
+    public static void Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore)
+    {
+        Files.SetMask(OwnerOnly);
+        Sandbox sandbox = new(options);
+        Privilege kept = KeptBy(options, opensMore);
+        if (options.RunAs is null && Processes.User == 0 && !Launch.EnteredUserNamespace)
+            BecomeNobody(other, listeners);
+        // In a user namespace that is not the host's, privileges count for nothing on the host's side.
+        other?.Run(() => sandbox.EnterThread(Launch.EnteredUserNamespace ? Privilege.None : kept));
+        FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
+        sandbox.EnterThread(kept);
+        sandbox.landlock?.Close();
+        Privileges.HideMemory();
+        sandbox.FilterSystemCalls();
+        if (sandbox.missing.Count > 0)
+            Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox.missing)}");
+    }
+
+    /// <summary>What later tables need: low ports, and to take a socket off its interface, so that it gets no new connection before it is closed.</summary>
+    static Privilege KeptBy(ServeOptions options, bool opensMore) =>
+        (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
+
+    /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
+    static void BecomeNobody(OtherSide? other, Listeners listeners)
+    {
+        Identity nobody = Identity.Nobody;
+        // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
+        listeners.GiveTo(nobody);
+        Privileges.KeepOverChangeOfUser();
+        other?.Run(Privileges.KeepOverChangeOfUser);
+        Result became = Privileges.Become(nobody);
+        if (!became.Ok)
+            Log.Debug($"sandbox: still user 0, who can't become user {nobody.User} here: {became.Error.Text()}");
+    }
+
+    void EnterThread(Privilege kept)
+    {
+        Privileges.Keep(kept);
+        if (this.landlock?.Enter() is { Ok: false } failed)
+            this.missing.Add($"Landlock ({failed.Error.Text()})");
+    }
+
+    void FilterSystemCalls()
+    {
+        Result filtered = AllowedCalls.ForForwarder(removesFiles: this.options.OwnFiles.Length > 0);
+        if (!filtered.Ok)
+            this.missing.Add($"a filter of system calls ({filtered.Error.Text()})");
+    }
+}

@@ -1,0 +1,81 @@
+namespace Pesto.Linux;
+
+/// <summary>
+/// The system calls that each role makes once it is at work: found by tracing the tests, then read again and ordered by
+/// how often they are made.
+/// </summary>
+public static class AllowedCalls
+{
+    const uint Unix = 1, V4 = 2, V6 = 10;
+    const uint Stream = 1, Datagram = 2, KindOfSocket = 0xf;
+    const uint Executable = 4, ReadWriteFlags = 3, CreateFlag = 0x40, TruncateFlag = 0x200;
+    const uint InterfaceIndex = 0x8933, TerminalSettings = 0x5401;
+
+    /// <summary>Leaves the forwarder what carries bytes and opens sockets.</summary>
+    /// <param name="removesFiles">It has a control socket or a pid file to take away at the end.</param>
+    public static Result ForForwarder(bool removesFiles)
+    {
+        SystemCallFilter filter = new();
+        filter.Allow(
+            SystemCall.EpollWait, SystemCall.EpollPwait, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Splice, SystemCall.Recvmmsg,
+            SystemCall.Sendmmsg, SystemCall.Sendmsg, SystemCall.Recvmsg, SystemCall.Close, SystemCall.Accept4, SystemCall.Connect, SystemCall.EpollCtl,
+            SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Getsockname, SystemCall.Getpeername,
+            SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Fcntl, SystemCall.Statx);
+        AllowSockets(filter);
+        filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, InterfaceIndex));
+        if (removesFiles)
+            filter.Allow(SystemCall.Unlink, SystemCall.Unlinkat);
+        filter.Fail(Errno.EACCES, SystemCall.Open, SystemCall.Openat, SystemCall.Openat2, SystemCall.Creat);
+        AllowRuntime(filter);
+        KillIntruders(filter);
+        return filter.Install();
+    }
+
+    /// <summary>Leaves the client what talks to a server, and looks around a little: files can be read, none can be written.</summary>
+    public static Result ForClient()
+    {
+        SystemCallFilter filter = new();
+        filter.Allow(
+            SystemCall.Poll, SystemCall.Ppoll, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Read, SystemCall.Write, SystemCall.Close,
+            SystemCall.Connect, SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Bind, SystemCall.Fcntl);
+        AllowSockets(filter);
+        filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, TerminalSettings));
+        filter.AllowOrFail(Errno.EACCES, SystemCall.Openat, new SystemCallFilter.Argument(2, ReadWriteFlags | CreateFlag | TruncateFlag, 0));
+        filter.AllowOrFail(Errno.EACCES, SystemCall.Open, new SystemCallFilter.Argument(1, ReadWriteFlags | CreateFlag | TruncateFlag, 0));
+        filter.Fail(Errno.EACCES, SystemCall.Openat2, SystemCall.Creat);
+        AllowRuntime(filter);
+        KillIntruders(filter);
+        return filter.Install();
+    }
+
+    static void AllowSockets(SystemCallFilter filter) => filter.AllowIf(
+        SystemCall.Socket,
+        new SystemCallFilter.Argument(0, uint.MaxValue, V6, V4, Unix),
+        new SystemCallFilter.Argument(1, KindOfSocket, Stream, Datagram));
+
+    /// <summary>What the C library and the .NET runtime call of themselves: memory, locks, time. Never code that was not in the program, and no new thread.</summary>
+    static void AllowRuntime(SystemCallFilter filter)
+    {
+        filter.Allow(
+            SystemCall.Futex, SystemCall.ClockGettime, SystemCall.SchedYield, SystemCall.Madvise, SystemCall.Munmap, SystemCall.Mremap, SystemCall.Brk,
+            SystemCall.Membarrier, SystemCall.Getpid, SystemCall.Gettid, SystemCall.SignalMask, SystemCall.SignalReturn, SystemCall.SignalAction,
+            SystemCall.RestartSyscall, SystemCall.Rseq, SystemCall.ClockNanosleep, SystemCall.Nanosleep, SystemCall.Gettimeofday, SystemCall.Time,
+            SystemCall.ClockGetres, SystemCall.Getrandom, SystemCall.Getcpu, SystemCall.SchedGetaffinity, SystemCall.GetMempolicy, SystemCall.Sysinfo,
+            SystemCall.Getrusage, SystemCall.Getuid, SystemCall.Geteuid, SystemCall.Getgid, SystemCall.Getegid, SystemCall.Writev, SystemCall.Lseek,
+            SystemCall.Fstat, SystemCall.Newfstatat, SystemCall.Exit, SystemCall.ExitGroup);
+        filter.AllowIf(SystemCall.Mmap, new SystemCallFilter.Argument(2, Executable, 0));
+        filter.AllowIf(SystemCall.Mprotect, new SystemCallFilter.Argument(2, Executable, 0));
+        filter.AllowIf(SystemCall.Tgkill, new SystemCallFilter.Argument(0, uint.MaxValue, (uint)Processes.Id));
+    }
+
+    static void KillIntruders(SystemCallFilter filter) => filter.Kill(
+        SystemCall.Execve, SystemCall.Execveat, SystemCall.Fork, SystemCall.Vfork, SystemCall.Clone, SystemCall.Clone3,
+        SystemCall.Ptrace, SystemCall.ProcessVmReadv, SystemCall.ProcessVmWritev, SystemCall.PidfdGetfd,
+        SystemCall.Setns, SystemCall.Unshare, SystemCall.Mount, SystemCall.Umount2, SystemCall.PivotRoot, SystemCall.Chroot, SystemCall.MoveMount,
+        SystemCall.OpenTree, SystemCall.Fsopen, SystemCall.Fsmount, SystemCall.MountSetattr, SystemCall.OpenByHandleAt,
+        SystemCall.InitModule, SystemCall.FinitModule, SystemCall.DeleteModule, SystemCall.KexecLoad, SystemCall.KexecFileLoad, SystemCall.Reboot,
+        SystemCall.Bpf, SystemCall.PerfEventOpen, SystemCall.Userfaultfd, SystemCall.IoUringSetup, SystemCall.Personality,
+        SystemCall.AddKey, SystemCall.RequestKey, SystemCall.Keyctl,
+        SystemCall.Setuid, SystemCall.Setgid, SystemCall.Setreuid, SystemCall.Setregid, SystemCall.Setresuid, SystemCall.Setresgid, SystemCall.Setgroups,
+        SystemCall.Capset);
+}

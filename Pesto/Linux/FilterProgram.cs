@@ -1,0 +1,44 @@
+using System.Runtime.InteropServices;
+
+namespace Pesto.Linux;
+
+/// <summary>A step of classic BPF, the little machine that filters packets and system calls in the kernel (struct sock_filter).</summary>
+[StructLayout(LayoutKind.Sequential)]
+readonly struct FilterStep
+{
+    const ushort LoadWordAt = 0x20, LoadByteAt = 0x30, AndWith = 0x54, JumpIfEqual = 0x15, JumpIfAtLeast = 0x35, End = 0x06;
+
+    readonly ushort code;
+    readonly byte ifTrue;
+    readonly byte ifFalse;
+    readonly uint operand;
+
+    FilterStep(ushort code, uint operand, int ifTrue = 0, int ifFalse = 0)
+    {
+        this.code = code;
+        this.operand = operand;
+        this.ifTrue = checked((byte)ifTrue);
+        this.ifFalse = checked((byte)ifFalse);
+    }
+
+    public static FilterStep LoadWord(uint offset) => new(LoadWordAt, offset);
+
+    public static FilterStep LoadByte(uint offset) => new(LoadByteAt, offset);
+
+    public static FilterStep And(uint mask) => new(AndWith, mask);
+
+    /// <summary>Skips so many steps if what was loaded is the value, so many others if not.</summary>
+    public static FilterStep IfEqual(uint value, int skip, int otherwiseSkip) => new(JumpIfEqual, value, skip, otherwiseSkip);
+
+    public static FilterStep IfAtLeast(uint value, int skip, int otherwiseSkip) => new(JumpIfAtLeast, value, skip, otherwiseSkip);
+
+    public static FilterStep Return(uint value) => new(End, value);
+}
+
+/// <summary>Steps for the kernel to take (struct sock_fprog).</summary>
+[StructLayout(LayoutKind.Sequential)]
+unsafe struct FilterProgram
+{
+    public ushort Length;
+    public FilterStep* Steps;
+}
