@@ -52,13 +52,6 @@ sealed class Testbed : IDisposable
         return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
     }
 
-    /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
-    public RunningForwarder ServeOnHost(params string[] arguments)
-    {
-        string control = this.Folder["control"];
-        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
-    }
-
     /// <summary>
     /// Starts the real pasta, which forwards nothing until it is told to. Limited to splicing, it needs no uplink and leaves
     /// the container's network as it is.

@@ -13,14 +13,14 @@ public sealed class ServeOptionsTests
     [InlineData("a network namespace and --target exclude each other", "--target", "127.0.0.2", "1")]
     [InlineData("--userns and --netns-only exclude each other", "--userns", "/x", "--netns-only", "1")]
     [InlineData("--userns needs a network namespace", "--userns", "/x")]
-    [InlineData("--runas nobody: neither UID nor UID:GID", "--runas", "nobody")]
-    [InlineData("--runas 1:2:3: neither UID nor UID:GID", "--runas", "1:2:3")]
-    [InlineData("there is no namespace to forward from", "-f", "-T", "80")]
-    [InlineData("not available here", "-f", "-t", "auto")]
+    [InlineData("--runas no-such-user: not a user", "--runas", "no-such-user")]
+    [InlineData("--runas 1:2:3: not a user", "--runas", "1:2:3")]
+    [InlineData("there is no namespace to forward from", "-T", "80")]
+    [InlineData("not available here", "-t", "auto")]
     [InlineData("user namespace /nowhere/user: No such file or directory", "--userns", "/nowhere/user", "1")]
     public void What_can_not_be_meant_is_said(string words, params string[] options)
     {
-        Finished finished = new Command(Programs.Pesto, ["serve", .. options]).Run();
+        Finished finished = new Command(Programs.Pesto, ["serve", "-f", .. options]).Run();
         Assert.Equal(1, finished.ExitStatus);
         Assert.Contains(words, finished.Errors);
     }
