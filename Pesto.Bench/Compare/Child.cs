@@ -62,7 +62,8 @@ sealed class Child : IDisposable
     public void Interrupt()
     {
         _ = Linux.Libc.kill(this.process.Id, 2);
-        this.process.WaitForExit(5000);
+        if (!this.process.WaitForExit(10_000))
+            throw new InvalidOperationException($"{this.name} does not end: {this.LastWords}");
         this.Dispose();
     }
 

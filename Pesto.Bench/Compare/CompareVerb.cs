@@ -57,7 +57,8 @@ sealed class CompareVerb
         // Checked before anything is set up.
         List<Load> loads = options.ChosenLoads();
         List<Peer> peers = ChosenPeers(options.peers);
-        return Isolation.Run(args, () => options.Compare(peers, loads));
+        using (Turn.Take())
+            return Isolation.Run(args, () => options.Compare(peers, loads));
     }
 
     List<Load> ChosenLoads()
@@ -102,14 +103,25 @@ sealed class CompareVerb
     int Compare(List<Peer> peers, List<Load> loads)
     {
         Comparison comparison = new(peers, loads, this.rounds, this.seconds);
-        comparison.Run(results => Console.WriteLine(TextReport.Of(results)));
+        if (comparison.Machine.IsBusy)
+            Console.Error.WriteLine($"this machine is busy with other things (load {comparison.Machine.Load}): do not believe the figures");
+        comparison.Run(results =>
+        {
+            Console.WriteLine(TextReport.Of(results));
+            this.Save(comparison);
+        });
         Console.WriteLine(TextReport.Summary(comparison));
+        foreach (string failure in comparison.Failures)
+            Console.Error.WriteLine($"failed: {failure}");
+        return comparison.Failures.Any() ? 1 : 0;
+    }
+
+    /// <summary>After each load, so that a run that is broken off leaves what it has.</summary>
+    void Save(Comparison comparison)
+    {
         if (this.json != null)
             File.WriteAllText(this.json, JsonReport.Of(comparison));
         if (this.svg != null)
             File.WriteAllText(this.svg, Chart.Of(comparison));
-        foreach (string failure in comparison.Failures)
-            Console.Error.WriteLine($"failed: {failure}");
-        return comparison.Failures.Any() ? 1 : 0;
     }
 }

@@ -63,9 +63,10 @@ static class SystemCalls
             throw new InvalidOperationException("no exchange was completed while it was traced");
 
         // "CALLS NAME" between two lines of dashes.
-        return File.ReadLines(Summary).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+        Dictionary<string, double> calls = File.ReadLines(Summary).Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
             .Where(fields => fields.Length == 2 && char.IsDigit(fields[0][0]))
             .ToDictionary(fields => fields[1], fields => long.Parse(fields[0], CultureInfo.InvariantCulture) / exchanges);
+        return calls.Count > 0 ? calls : throw new InvalidOperationException("strace counted nothing");
     }
 
     static void Print(Load load, Dictionary<string, Dictionary<string, double>> counts)

@@ -11,6 +11,9 @@ static class Programs
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
 
+    /// <summary>The tests' own folder.</summary>
+    public static readonly string Sources = Path.Combine(Root, "Pesto.Tests");
+
     /// <summary>The same without any library, if it was built.</summary>
     public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
 

@@ -37,6 +37,14 @@ sealed class Testbed : IDisposable
         return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
     }
 
+    /// <summary>Starts `pesto serve` for the container behind other commands that end in executing it.</summary>
+    public RunningForwarder ServeBehind(string[] before, params string[] arguments)
+    {
+        string control = this.Folder["control"];
+        string[] words = [.. before, Programs.Pesto, "serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments];
+        return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(this.Host).As(this.Owner).Start());
+    }
+
     /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
     public RunningForwarder ServeOnHost(params string[] arguments)
     {

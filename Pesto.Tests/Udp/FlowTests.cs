@@ -55,7 +55,7 @@ public sealed class FlowTests
     {
         const int Clients = 2000, Rounds = 3;
         using Testbed bed = new();
-        using RunningForwarder pesto = bed.Serve("-u", "5353:53", "--udp-stream-timeout", "1");
+        using RunningForwarder pesto = bed.Serve("-u", "5353:53", "--udp-stream-timeout", "3");
         using UdpEcho echo = new(bed.Container, 53);
         Socket[] clients = bed.Host.Run(() => Enumerable.Range(0, Clients).Select(_ => Connected(5353)).ToArray());
         for (int round = 0; round < Rounds; round++)
@@ -70,7 +70,8 @@ public sealed class FlowTests
             }
         }
 
-        Assert.Equal(Clients, pesto.Statistic("udp_total"));
+        // More if this machine is so slow that some expired between two rounds.
+        Assert.InRange(pesto.Statistic("udp_total"), Clients, Clients * Rounds);
         Assert.Equal(0, pesto.Statistic("udp_dropped"));
         foreach (Socket client in clients)
             client.Dispose();

@@ -19,11 +19,10 @@ public sealed class ProgramTests
         using BackgroundProcess server = new Command("iperf3", "-s", "-1", "--forceflush").In(bed.Container).Start();
         server.WaitUntil(() => server.Output.Contains("listening"), "it listens");
         string[] direction = reverse ? ["-R"] : [];
-        string json = new Command("iperf3", ["-c", address, "-u", "-b", "20M", "-l", "1200", "-n", "2M", "-w", "200K", "-J", .. direction]).In(bed.Host).RunOrFail();
+        // So few bytes in all that they fit into the buffer of whoever receives them, however late he gets to read them.
+        string json = new Command("iperf3", ["-c", address, "-u", "-b", "10M", "-l", "200", "-n", "80K", "-w", "200K", "-J", .. direction]).In(bed.Host).RunOrFail();
         JsonElement sum = JsonDocument.Parse(json).RootElement.GetProperty("end").GetProperty("sum");
-        // iperf3 itself loses some on a busy machine, when it does not get to read what waits for it.
-        Assert.True(sum.GetProperty("packets").GetInt32() > 1000 && sum.GetProperty("lost_percent").GetDouble() < 10, json);
-        Assert.Equal(0, pesto.Statistic("udp_dropped"));
+        Assert.True(sum.GetProperty("packets").GetInt32() >= 400 && sum.GetProperty("lost_packets").GetInt32() == 0, json);
     }
 
     [SkippableFact]

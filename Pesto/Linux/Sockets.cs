@@ -163,6 +163,9 @@ public static unsafe class Sockets
     /// </summary>
     public static Result Deafen(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
 
+    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Deafen"/>.</summary>
+    public static Result BindNowhere(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue - 1);
+
     /// <summary>
     /// Makes a listening TCP socket ignore new connections: a socket filter drops every packet with SYN and without ACK,
     /// so that the peer tries again later. What queued on it can still be accepted.

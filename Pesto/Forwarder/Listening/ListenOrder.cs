@@ -22,7 +22,7 @@ public struct ListenOrder
     /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
     public bool Handover;
 
-    /// <summary>A socket that is bound and does not listen, to be closed at once: see <see cref="Transaction"/>.</summary>
+    /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen: see <see cref="Transaction"/>.</summary>
     public bool OnlyBind;
 
     /// <summary>Takes an address that the host does not have (yet).</summary>
@@ -75,6 +75,9 @@ public struct ListenOrder
             done = Sockets.SetFreeBind(fd, this.Family);
         if (done.Ok && !this.Interface.IsEmpty)
             done = Sockets.BindToDevice(fd, this.Interface.Bytes);
+        // An IPv6 address can't be bound together with an interface that does not exist.
+        if (done.Ok && this.OnlyBind && this.Family == SocketAddress.V4)
+            done = Sockets.BindNowhere(fd);
         if (!done.Ok)
             return done;
 

@@ -26,6 +26,10 @@ public sealed unsafe class Transaction : ITimed
 
     const long LookAgainMilliseconds = 3;
 
+    // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
+    static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
+    static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
+
     readonly Loop loop;
     readonly Tables tables;
     readonly Listeners listeners;
@@ -48,7 +52,7 @@ public sealed unsafe class Transaction : ITimed
     int atPort;
     int atSocket;
 
-    // TCP sockets that are about to be closed, and until when that may be put off.
+    // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
     int deafened;
     long settleUntil;
 
@@ -367,19 +371,23 @@ public sealed unsafe class Transaction : ITimed
     /// <summary>
     /// Ends what a handover leaves behind. The kernel remembers of a TCP port that the last socket bound to it shares it, and
     /// asks no further, though none has the option any more: another socket of the same user that wants to share could join
-    /// unseen. A socket bound without the option makes it forget. It has to be one that is no conflict: of the other family.
-    /// Next to a dual-stack socket there is none, so there other processes of the same user, and of nobody else, could share
-    /// the port if they ask for it, until all its sockets are closed.
+    /// unseen. Any socket bound without the option makes it forget, so one is bound and closed that is in conflict with none
+    /// that is there. Next to the wildcards of both families there is no such socket: there other processes of the same user,
+    /// and of nobody else, could share the port if they ask for it, until all its sockets are closed.
     /// </summary>
     void ForgetHandover(int pif, ushort port)
     {
-        int kept = this.listeners.FirstOnPort(pif, IpProtocol.Tcp, port);
-        if (kept < 0 || this.listeners[kept]->DualStack)
-            return;
-        ListenOrder order = new() { Address = this.listeners[kept]->Address.IsV4 ? Address.LoopbackV6 : Address.LoopbackV4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true };
-        this.tables.Pifs[pif].Listens.Listen(new Span<ListenOrder>(ref order));
-        if (order.Outcome.Ok)
-            Descriptors.Close(order.Outcome.Value);
+        Span<ListenOrder> orders =
+        [
+            new() { Address = Unused4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true },
+            new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, FreeBind = true },
+        ];
+        this.tables.Pifs[pif].Listens.Listen(orders);
+        foreach (ref ListenOrder order in orders)
+        {
+            if (order.Outcome.Ok)
+                Descriptors.Close(order.Outcome.Value);
+        }
     }
 
     static bool Overlap(Listeners.Listener* listener, in ListenOrder order) =>
@@ -447,11 +455,11 @@ public sealed unsafe class Transaction : ITimed
             if (this.listeners[this.atSocket]->Protocol != IpProtocol.Tcp)
                 continue;
             this.Deafen(this.atSocket);
-            this.deafened++;
+            this.deafened |= 1 << this.listeners[this.atSocket]->Pif;
         }
 
         if (this.atSocket == this.listeners.High)
-            this.Enter(this.deafened > 0 ? Phase.Settling : Phase.Retiring);
+            this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
     }
 
     void Deafen(int index)
@@ -469,6 +477,8 @@ public sealed unsafe class Transaction : ITimed
     {
         for (int pif = 0; now < this.settleUntil && pif < this.tables.Pifs.Length; pif++)
         {
+            if ((this.deafened & 1 << pif) == 0)
+                continue;
             Handshakes handshakes = this.tables.Pifs[pif].Listens.Handshakes;
             for (handshakes.Begin(); handshakes.Next(out ushort port);)
             {

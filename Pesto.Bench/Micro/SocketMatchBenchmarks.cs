@@ -1,0 +1,82 @@
+using BenchmarkDotNet.Attributes;
+using Pesto.Forwarder;
+using Pesto.Linux;
+using Pesto.Rules;
+
+namespace Pesto.Bench.Micro;
+
+/// <summary>
+/// Planning a commit that changes nothing: for every port that the new tables want, the socket is found that is there. Once by
+/// walking all sockets, and once by the forwarder's table (<see cref="Listeners"/>), which hashes by protocol and port.
+/// </summary>
+public class SocketMatchBenchmarks
+{
+    const int MostRules = 255;
+
+    readonly List<(int Pif, Rule Rule)> wanted = [];
+    Listeners listeners = null!;
+
+    /// <summary>Listening sockets, and as many wanted: a port for each rule up to 2 x 255 rules, ranges of ports above.</summary>
+    [Params(10, 255, 510, 18_000)]
+    public int Sockets { get; set; }
+
+    [GlobalSetup]
+    public void Prepare()
+    {
+        this.listeners = new(this.Sockets);
+        this.wanted.Clear();
+        int rules = Math.Min(this.Sockets, 2 * MostRules), ports = this.Sockets / rules;
+        for (int i = 0; i < rules; i++)
+        {
+            int first = 1000 + (i * ports);
+            int last = i == rules - 1 ? 1000 + this.Sockets - 1 : first + ports - 1;
+            Rule rule = new() { Address = Address.AnyV4, First = (ushort)first, Last = (ushort)last, To = (ushort)first, Protocol = IpProtocol.Tcp };
+            int pif = i / MostRules;
+            this.wanted.Add((pif, rule));
+            for (int port = first; port <= last; port++)
+            {
+                ListenOrder order = new() { Address = rule.Address, Port = (ushort)port, Protocol = rule.Protocol };
+                this.listeners.Add(pif, in order);
+            }
+        }
+    }
+
+    [Benchmark(Baseline = true)]
+    public int Linear()
+    {
+        int found = 0;
+        foreach ((int pif, Rule rule) in this.wanted)
+        {
+            for (int port = rule.First; port <= rule.Last; port++)
+                found += this.FindLinearly(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
+        }
+
+        return found;
+    }
+
+    [Benchmark]
+    public int Hashed()
+    {
+        int found = 0;
+        foreach ((int pif, Rule rule) in this.wanted)
+        {
+            for (int port = rule.First; port <= rule.Last; port++)
+                found += this.listeners.Find(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
+        }
+
+        return found;
+    }
+
+    unsafe int FindLinearly(int pif, in Rule rule, ushort port)
+    {
+        for (int i = 0; i < this.listeners.High; i++)
+        {
+            Listeners.Listener* listener = this.listeners[i];
+            if (listener->Port == port && listener->Protocol == rule.Protocol && listener->Pif == pif
+                && listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface))
+                return i;
+        }
+
+        return -1;
+    }
+}

@@ -1,0 +1,307 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using Mono.Unix.Native;
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+using Pesto.Tests.Harness;
+using Xunit.Abstractions;
+using Errno = Pesto.Linux.Errno;
+
+namespace Pesto.Tests.Control;
+
+/// <summary>
+/// Random tables and random transactions, ended in every way there is, against a model that fits on a page. After each, the
+/// forwarder's table and its listening sockets must be exactly the model's. PESTO_SEED repeats a run, PESTO_STEPS makes it longer.
+/// </summary>
+public sealed class ModelTests(ITestOutputHelper output)
+{
+    const int DefaultSteps = 2000;
+    const int CommonPort = 7777;
+    const int PortsAtPlay = 24;
+    const int FirstPort = 5000;
+
+    static readonly string[] Addresses = ["", "0.0.0.0/", "127.0.0.1/", "127.0.0.2/", "::/", "::1/", "%lo/", "127.0.0.1%lo/"];
+
+    [Fact]
+    public void Random_transactions_leave_exactly_the_tables_and_sockets_that_the_model_says()
+    {
+        int seed = Setting("PESTO_SEED", Environment.TickCount & 0xffffff);
+        int steps = Setting("PESTO_STEPS", DefaultSteps);
+        output.WriteLine($"PESTO_SEED={seed} PESTO_STEPS={steps}");
+        using Testbed bed = new();
+        using TcpService echo = TcpService.Echo(bed.Container, CommonPort);
+        // Without a sandbox it is the same user as the strangers, who could share a port only then.
+        using RunningForwarder pesto = bed.Serve("-q", "--no-sandbox", "-t", $"{CommonPort}", "--conf-timeout", "2");
+        Model model = new(seed, bed, pesto);
+        using ConnectLoop load = new(bed.Host, CommonPort);
+        load.WaitForMore(10);
+        model.NoteDescriptors();
+        for (int i = 0; i < steps; i++)
+        {
+            string what = $"PESTO_SEED={seed}, step {i}";
+            try
+            {
+                what += $": {model.Step()}";
+                model.Check();
+                Assert.Equal("", load.Failures);
+            }
+            catch (Exception e)
+            {
+                throw new InvalidOperationException($"{what}: {e.Message}\n{pesto.Process.Errors}", e);
+            }
+        }
+
+        load.WaitForMore(10);
+        load.Stop();
+        Assert.Equal("", load.Failures);
+        output.WriteLine($"{steps} transactions ({model.Summary}), {load.Made} connections to the common rule");
+        model.Dispose();
+    }
+
+    static int Setting(string name, int otherwise) =>
+        Environment.GetEnvironmentVariable(name) is string text ? int.Parse(text, CultureInfo.InvariantCulture) : otherwise;
+
+    /// <summary>What must be there, and who changes it.</summary>
+    sealed class Model(int seed, Testbed bed, RunningForwarder pesto) : IDisposable
+    {
+        readonly Random random = new(seed);
+
+        /// <summary>Sockets of others, which take ports away: of the wildcard address, so that they are in the way of all rules of their port.</summary>
+        readonly Dictionary<int, Socket> strangers = [];
+        readonly SortedDictionary<string, int> ends = [];
+
+        /// <summary>The table in force.</summary>
+        ServerTables tables = Common();
+
+        /// <summary>Its sockets: those of its rules but the ones that could not be had.</summary>
+        HashSet<ListeningSocket> sockets = [.. Wanted(ServerTables.Rule($"{CommonPort}"))];
+        int descriptors;
+
+        public string Summary => string.Join(", ", this.ends.Select(end => $"{end.Value} {end.Key}"));
+
+        static ServerTables Common() => ServerTables.Tcp($"{CommonPort}");
+
+        static IEnumerable<ListeningSocket> Wanted(Rule rule)
+        {
+            for (int port = rule.First; port <= rule.Last; port++)
+                yield return new(rule.Address, rule.IsDualStack, rule.Interface.IsEmpty ? 0 : 1, (ushort)port, 0);
+        }
+
+        /// <summary>What the forwarder has open with the common rule alone, beyond flows, which come and go.</summary>
+        public void NoteDescriptors()
+        {
+            using ControlClient only = ControlClient.Greeted(pesto.Control);
+            this.descriptors = this.CountSteadyDescriptors() - 1;
+        }
+
+        // Sockets of flows and pipes come and go with the load; everything else is counted, listening sockets separately.
+        int CountSteadyDescriptors()
+        {
+            int others = 0;
+            foreach (FileInfo descriptor in new DirectoryInfo($"/proc/{pesto.Process.Id}/fd").EnumerateFiles())
+            {
+                string target = descriptor.LinkTarget ?? "";
+                others += target.StartsWith("socket:") || target.StartsWith("pipe:") || target.Length == 0 ? 0 : 1;
+            }
+
+            return others + ListeningSocket.Of(pesto.Process, bed.Host).Count;
+        }
+
+        public void Check()
+        {
+            using ControlClient client = ControlClient.Greeted(pesto.Control);
+            Assert.Equal(this.tables, ServerTables.Of(client.Listed!));
+            HashSet<ListeningSocket> there = [.. ListeningSocket.Of(pesto.Process, bed.Host).Select(socket => socket with { Inode = 0 })];
+            Assert.Equal([], there.Except(this.sockets));
+            Assert.Equal([], this.sockets.Except(there));
+            Assert.Equal(this.descriptors + this.sockets.Count, this.CountSteadyDescriptors());
+        }
+
+        public string Step()
+        {
+            this.ChangeStrangers();
+            ServerTables next = this.RandomTables();
+            (string name, Func<ServerTables, bool> end) = this.random.Next(20) switch
+            {
+                < 8 => ("commit", this.Commit),
+                < 11 => ("rollback", this.RollBack),
+                < 14 => ("version 2", this.Replace),
+                < 17 => ("hang-up", this.HangUp),
+                17 => ("protocol error", this.Err),
+                18 => this.random.Next(20) == 0 ? ("stall", this.Stall) : ("commit", this.Commit),
+                _ => this.random.Next(4) == 0 ? ("kill", this.Kill) : ("invalid", (Func<ServerTables, bool>)this.SendInvalid),
+            };
+            HashSet<ListeningSocket> expected = this.SocketsOf(next);
+            if (end(next))
+            {
+                this.tables = next;
+                this.sockets = expected;
+            }
+
+            this.ends[name] = this.ends.GetValueOrDefault(name) + 1;
+            return $"{name} {next}";
+        }
+
+        /// <summary>A socket that a new rule wants is had unless a stranger is in its way; what is there already stays, since nothing that listens loses its port.</summary>
+        HashSet<ListeningSocket> SocketsOf(ServerTables next) =>
+            [.. next.Of(Pif.Host).SelectMany(Wanted).Where(socket => this.sockets.Contains(socket) || !this.strangers.ContainsKey(socket.Port))];
+
+        ServerTables RandomTables()
+        {
+            List<Rule> rules = [];
+            int wanted = this.random.Next(8);
+            for (int i = 0; i < wanted; i++)
+            {
+                int first = FirstPort + this.random.Next(PortsAtPlay);
+                int last = Math.Min(first + (this.random.Next(3) == 0 ? this.random.Next(6) : 0), FirstPort + PortsAtPlay - 1);
+                Rule rule = ServerTables.Rule($"{Addresses[this.random.Next(Addresses.Length)]}{first}-{last}");
+                rule.To = (ushort)(first + this.random.Next(100));
+                if (this.random.Next(4) == 0)
+                    rule.Flags |= RuleFlags.Weak;
+                if (!rules.Exists(other => RuleCheck.Conflict(in other, in rule)))
+                    rules.Add(rule);
+            }
+
+            rules.Insert(this.random.Next(rules.Count + 1), ServerTables.Rule($"{CommonPort}"));
+            return ServerTables.Host([.. rules]);
+        }
+
+        /// <summary>Somebody else takes a port or gives it back. Ports that the forwarder listens on are not to be had.</summary>
+        void ChangeStrangers()
+        {
+            if (this.random.Next(3) != 0)
+                return;
+            int port = FirstPort + this.random.Next(PortsAtPlay);
+            if (this.strangers.Remove(port, out Socket? there))
+            {
+                there.Dispose();
+                return;
+            }
+
+            // Half of them ask to share, which they can't, but where both families' wildcards have the port (see Transaction).
+            bool shares = this.random.Next(2) == 0;
+            List<ListeningSocket> ours = [.. this.sockets.Where(one => one.Port == port)];
+            if (shares && ours.Exists(one => one.Address == Address.AnyV4 || one.DualStack) && ours.Exists(one => one.Address.IsAny))
+                return;
+            Socket socket = bed.Host.NewSocket(AddressFamily.InterNetworkV6, SocketType.Stream);
+            try
+            {
+                socket.DualMode = true;
+                Assert.True(Sockets.SetReusePort((int)socket.Handle, shares).Ok);
+                socket.Bind(new IPEndPoint(IPAddress.IPv6Any, port));
+                socket.Listen();
+                Assert.True(Sockets.SetReusePort((int)socket.Handle, false).Ok);
+                Assert.Empty(ours);
+                this.strangers[port] = socket;
+            }
+            catch (SocketException)
+            {
+                socket.Dispose();
+                Assert.NotEmpty(ours);
+            }
+        }
+
+        uint FailuresOf(ServerTables next)
+        {
+            HashSet<ListeningSocket> had = this.SocketsOf(next);
+            uint failures = 0;
+            foreach (Rule rule in next.Of(Pif.Host))
+            {
+                int missing = Wanted(rule).Count(socket => !had.Contains(socket));
+                failures += rule.IsWeak ? (missing == rule.Ports ? 1u : 0) : (uint)missing;
+            }
+
+            return failures;
+        }
+
+        ControlClient Apply(ServerTables next)
+        {
+            ControlClient client = ControlClient.Applied(pesto.Control, next, seconds: 60);
+            Assert.Equal(this.FailuresOf(next), client.Outcome!.Failures);
+            Assert.All(client.Outcome.Entries, entry => Assert.Equal(Errno.EADDRINUSE, entry.Error));
+            return client;
+        }
+
+        bool Commit(ServerTables next)
+        {
+            using ControlClient client = this.Apply(next);
+            client.Send(ControlClient.CommitMessage);
+            Assert.Equal(DoneStatus.Committed, client.ReadDone());
+            return true;
+        }
+
+        bool RollBack(ServerTables next)
+        {
+            using ControlClient client = this.Apply(next);
+            client.Send(ControlClient.RollbackMessage);
+            Assert.Equal(DoneStatus.RolledBack, client.ReadDone());
+            return false;
+        }
+
+        bool Replace(ServerTables next)
+        {
+            using ControlClient client = ControlClient.Greeted(pesto.Control);
+            client.Send(next.Update());
+            client.ReadEnd();
+            return true;
+        }
+
+        static byte[] WholeExchange(ServerTables next) =>
+            [.. ControlClient.Hello, .. ControlClient.TablesMessage(next), .. ControlClient.ApplyMessage(), .. ControlClient.CommitMessage];
+
+        bool HangUp(ServerTables next)
+        {
+            byte[] all = this.random.Next(4) == 0 ? next.Update() : WholeExchange(next);
+            int sent = this.random.Next(all.Length + 1);
+            using ControlClient client = this.random.Next(5) == 0 ? new(pesto.Control) : ControlClient.Greeted(pesto.Control);
+            client.Send(all.AsSpan(0, sent));
+            return sent == all.Length;
+        }
+
+        bool Stall(ServerTables next)
+        {
+            byte[] all = WholeExchange(next);
+            using ControlClient client = ControlClient.Greeted(pesto.Control);
+            client.Send(all.AsSpan(0, this.random.Next(all.Length)));
+            // The next client has its turn when this one has been dropped.
+            using ControlClient behind = ControlClient.Greeted(pesto.Control);
+            return false;
+        }
+
+        bool Err(ServerTables next)
+        {
+            using ControlClient client = this.Apply(next);
+            client.Send(ControlClient.Message(9));
+            Assert.Equal(DoneStatus.ProtocolError, client.ReadDone());
+            return false;
+        }
+
+        bool SendInvalid(ServerTables next)
+        {
+            ServerTables invalid = ServerTables.Host([.. next.Of(Pif.Host), ServerTables.Rule($"{CommonPort}")]);
+            using ControlClient client = ControlClient.Greeted(pesto.Control);
+            client.Send([.. ControlClient.Hello, .. ControlClient.TablesMessage(invalid)]);
+            Assert.Equal(VerdictStatus.Invalid, client.ReadVerdict().Status);
+            return false;
+        }
+
+        /// <summary>A real client, in a process of its own, killed while it waits to be told to confirm.</summary>
+        bool Kill(ServerTables next)
+        {
+            string rules = string.Join(' ', Enumerable.Range(FirstPort, PortsAtPlay).Where(port => !this.strangers.ContainsKey(port)).Take(3).Select(port => $"-t 127.0.0.1/{port}"));
+            using BackgroundProcess client = bed.Pesto(["--confirm", "60", "-t", $"{CommonPort}", .. rules.Split(' ', StringSplitOptions.RemoveEmptyEntries), pesto.Control]).Start();
+            Thread.Sleep(this.random.Next(8));
+            client.Signal(Signum.SIGKILL);
+            client.WaitForEnd(TimeSpan.FromSeconds(20));
+            return false;
+        }
+
+        public void Dispose()
+        {
+            foreach (Socket socket in this.strangers.Values)
+                socket.Dispose();
+        }
+    }
+}

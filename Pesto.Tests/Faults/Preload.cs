@@ -1,0 +1,109 @@
+using System.IO.MemoryMappedFiles;
+using System.Runtime.InteropServices;
+using Mono.Unix.Native;
+using Pesto.Linux;
+using Pesto.Tests.Harness;
+using Errno = Pesto.Linux.Errno;
+
+namespace Pesto.Tests.Faults;
+
+/// <summary>
+/// What stands between a forwarder and the C library: has calls fail, or calls of the test's choice made, in the forwarder's
+/// own process and while it runs. Both sides have the plan mapped (preload.c has the other half).
+/// </summary>
+sealed unsafe class Preload : IDisposable
+{
+    static readonly Lazy<TempFolder> Built = new(Build);
+
+    readonly TempFolder folder = new();
+    readonly MemoryMappedFile file;
+    readonly MemoryMappedViewAccessor view;
+    readonly Plan* plan;
+
+    public Preload()
+    {
+        string path = this.folder["plan"];
+        File.WriteAllBytes(path, new byte[sizeof(Plan)]);
+        Syscall.chmod(path, NativeConvert.FromOctalPermissionString("666"));
+        this.file = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, sizeof(Plan));
+        this.view = this.file.CreateViewAccessor();
+        byte* mapped = null;
+        this.view.SafeMemoryMappedViewHandle.AcquirePointer(ref mapped);
+        this.plan = (Plan*)mapped;
+    }
+
+    /// <summary>The command that runs another with this in between.</summary>
+    public string[] Before => ["env", $"LD_PRELOAD={Built.Value["preload.so"]}", $"PESTO_FAULTS={this.folder["plan"]}"];
+
+    /// <summary>Has calls of a function fail from now on: after so many that succeed, so many times, on descriptors from the lowest on.</summary>
+    public void Fail(string function, int after, int times, Errno error, int lowest)
+    {
+        this.Stop();
+        Span<byte> name = new(this.plan->Function, 32);
+        name.Clear();
+        System.Text.Encoding.ASCII.GetBytes(function, name);
+        this.plan->After = after;
+        this.plan->Times = times;
+        this.plan->Error = (int)error;
+        this.plan->Lowest = lowest;
+        this.plan->Failed = 0;
+        Interlocked.Exchange(ref this.plan->Armed, 1);
+    }
+
+    /// <summary>Ends it, and tells how many calls have failed.</summary>
+    public int Stop()
+    {
+        Interlocked.Exchange(ref this.plan->Armed, 0);
+        return this.plan->Failed;
+    }
+
+    /// <summary>Has the forwarder's loop make a system call, whose arguments may be a text once; null if that was its end, else the result or a negative errno.</summary>
+    public long? Call(BackgroundProcess forwarder, int number, string text = "", params long[] arguments) =>
+        this.Call(forwarder, number, 1, out _, text, arguments);
+
+    /// <param name="repeat">How often.</param>
+    /// <param name="nanoseconds">How long it took, all in all.</param>
+    public long? Call(BackgroundProcess forwarder, int number, int repeat, out long nanoseconds, string text = "", params long[] arguments)
+    {
+        Span<byte> copy = new(this.plan->Text, 256);
+        copy.Clear();
+        System.Text.Encoding.UTF8.GetBytes(text, copy);
+        this.plan->Number = number;
+        this.plan->Repeat = repeat;
+        for (int i = 0; i < 3; i++)
+            this.plan->Arguments[i] = i < arguments.Length ? arguments[i] : 0;
+        Interlocked.Exchange(ref this.plan->Request, 1);
+        // Wakes it, so that it comes to wait again.
+        forwarder.Signal(Signum.SIGUSR1);
+        Eventually.True(() => forwarder.HasEnded || Volatile.Read(ref this.plan->Request) == 0, $"system call {number} is made");
+        nanoseconds = this.plan->Nanoseconds;
+        return forwarder.HasEnded ? null : this.plan->Result;
+    }
+
+    public void Dispose()
+    {
+        this.view.SafeMemoryMappedViewHandle.ReleasePointer();
+        this.view.Dispose();
+        this.file.Dispose();
+        this.folder.Dispose();
+    }
+
+    static TempFolder Build()
+    {
+        TempFolder to = new();
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => to.Dispose();
+        new Command("gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", to["preload.so"], Path.Combine(Programs.Sources, "Faults/preload.c")).RunOrFail();
+        return to;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    struct Plan
+    {
+        public int Armed, After, Times, Error, Lowest, Failed, Request, Repeat;
+        public long Number;
+        public fixed long Arguments[3];
+        public long Result, Nanoseconds;
+        public fixed byte Function[32];
+        public fixed byte Text[256];
+    }
+}

@@ -1,0 +1,127 @@
+/* Stands between the forwarder and the C library (LD_PRELOAD), and makes calls fail as the test says in a file that both have
+ * mapped: so the test can change its mind while the forwarder runs, and nothing is called that a sandbox could object to. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile struct {
+  int armed;       /* 1: calls fail as follows */
+  int after;       /* calls of this function that still succeed first */
+  int times;       /* calls that fail then; counts down */
+  int error;       /* with this errno */
+  int lowest;      /* only on descriptors from here on */
+  int failed;      /* how many have failed */
+  int request;     /* 1: make the system call below, the next time that the loop waits; 0 again when done */
+  int repeat;      /* so many times */
+  long number, first, second, third, result, nanoseconds;
+  char function[32];
+  char text[256];  /* stands for an argument that is -1 */
+} *plan;
+
+__attribute__((constructor)) static void prepare(void) {
+  const char *path = getenv("PESTO_FAULTS");
+  int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+  if (fd < 0)
+    return;
+  void *mapped = mmap(NULL, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  if (mapped != MAP_FAILED)
+    plan = mapped;
+}
+
+static int fails(const char *function, int fd) {
+  if (!plan || !plan->armed || strcmp((const char *)plan->function, function) || (fd >= 0 && fd < plan->lowest))
+    return 0;
+  if (plan->after > 0) {
+    plan->after--;
+    return 0;
+  }
+  if (plan->times <= 0)
+    return 0;
+  plan->times--;
+  plan->failed++;
+  errno = plan->error;
+  return 1;
+}
+
+static void call(void) {
+  long arguments[] = { plan->first, plan->second, plan->third };
+  for (int i = 0; i < 3; i++)
+    if (arguments[i] == -1)
+      arguments[i] = (long)plan->text;
+  struct timespec start, end;
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  for (int i = 0; i < plan->repeat; i++) {
+    long result = syscall(plan->number, arguments[0], arguments[1], arguments[2]);
+    plan->result = result < 0 ? -errno : result;
+  }
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  plan->nanoseconds = (end.tv_sec - start.tv_sec) * 1000000000L + end.tv_nsec - start.tv_nsec;
+  plan->request = 0;
+}
+
+#define BETWEEN(type, name, fd, parameters, arguments) \
+  type name parameters { \
+    static type (*real) parameters; \
+    if (!real) \
+      real = (type (*) parameters)dlsym(RTLD_NEXT, #name); \
+    return fails(#name, fd) ? -1 : real arguments; \
+  }
+
+BETWEEN(int, socket, -1, (int family, int type, int protocol), (family, type, protocol))
+BETWEEN(int, bind, fd, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
+BETWEEN(int, listen, fd, (int fd, int backlog), (fd, backlog))
+BETWEEN(int, accept4, -1, (int fd, struct sockaddr *a, socklen_t *n, int flags), (fd, a, n, flags))
+BETWEEN(int, connect, fd, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
+BETWEEN(int, shutdown, fd, (int fd, int how), (fd, how))
+BETWEEN(int, setsockopt, fd, (int fd, int l, int o, const void *v, socklen_t n), (fd, l, o, v, n))
+BETWEEN(int, getsockopt, fd, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
+BETWEEN(int, getsockname, fd, (int fd, struct sockaddr *a, socklen_t *n), (fd, a, n))
+BETWEEN(ssize_t, recv, fd, (int fd, void *b, size_t n, int flags), (fd, b, n, flags))
+BETWEEN(ssize_t, send, fd, (int fd, const void *b, size_t n, int flags), (fd, b, n, flags))
+BETWEEN(ssize_t, sendmsg, fd, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
+BETWEEN(int, recvmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
+BETWEEN(int, sendmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags))
+BETWEEN(int, pipe2, -1, (int ends[2], int flags), (ends, flags))
+BETWEEN(ssize_t, splice, from < to ? from : to, (int from, off_t *o, int to, off_t *p, size_t n, unsigned flags), (from, o, to, p, n, flags))
+BETWEEN(int, epoll_ctl, fd, (int epoll, int operation, int fd, struct epoll_event *e), (epoll, operation, fd, e))
+BETWEEN(ssize_t, write, fd, (int fd, const void *b, size_t n), (fd, b, n))
+BETWEEN(ssize_t, read, fd, (int fd, void *b, size_t n), (fd, b, n))
+
+int fcntl(int fd, int command, ...) {
+  static int (*real)(int, int, long);
+  if (!real)
+    real = (int (*)(int, int, long))dlsym(RTLD_NEXT, "fcntl");
+  __builtin_va_list list;
+  __builtin_va_start(list, command);
+  long argument = __builtin_va_arg(list, long);
+  __builtin_va_end(list);
+  return fails("fcntl", fd) ? -1 : real(fd, command, argument);
+}
+
+/* A descriptor is gone even if closing it fails. */
+int close(int fd) {
+  static int (*real)(int);
+  if (!real)
+    real = (int (*)(int))dlsym(RTLD_NEXT, "close");
+  int result = real(fd);
+  return fails("close", fd) ? -1 : result;
+}
+
+int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout) {
+  static int (*real)(int, struct epoll_event *, int, int);
+  if (!real)
+    real = (int (*)(int, struct epoll_event *, int, int))dlsym(RTLD_NEXT, "epoll_wait");
+  if (plan && plan->request)
+    call();
+  return fails("epoll_wait", -1) ? -1 : real(epoll, events, count, timeout);
+}
