@@ -29,7 +29,7 @@ public sealed unsafe class Scan : ITimed
     readonly Targets targets;
     readonly Counters counters;
     readonly bool freeBind;
-    readonly ISocketList[] lists = new ISocketList[Tables.PifCount];
+    readonly ISocketList?[] lists = new ISocketList?[Tables.PifCount];
     readonly ListenOrder[] orders = new ListenOrder[Side.MostListeners];
     readonly int[] orderedBy = new int[Side.MostListeners];
 
@@ -61,9 +61,6 @@ public sealed unsafe class Scan : ITimed
         this.targets = targets;
         this.counters = counters;
         this.freeBind = freeBind;
-        // Now, and not when the first rule needs it: later, this process may open no file any more.
-        for (int pif = 0; pif < tables.Pifs.Length; pif++)
-            this.lists[pif] = tables.Pifs[pif].Connects.SocketList;
         loop.AddTimed(this);
     }
 
@@ -113,7 +110,7 @@ public sealed unsafe class Scan : ITimed
                 return true;
             }
 
-            Result next = this.lists[this.atPif].Next(out BoundSocket socket);
+            Result next = this.lists[this.atPif]!.Next(out BoundSocket socket);
             if (next.Ok && next.Value > 0)
             {
                 this.Consider(in socket);
@@ -139,7 +136,8 @@ public sealed unsafe class Scan : ITimed
                 if (!this.Wants(this.Protocol))
                     continue;
                 this.anyWanted = true;
-                Result begun = this.lists[this.atPif].Begin((byte)this.Protocol, (this.atList & 1) == 0 ? SocketAddress.V4 : SocketAddress.V6);
+                ISocketList list = this.lists[this.atPif] ??= this.tables.Pifs[this.atPif].Connects.SocketList;
+                Result begun = list.Begin((byte)this.Protocol, (this.atList & 1) == 0 ? SocketAddress.V4 : SocketAddress.V6);
                 this.reading = begun.Ok;
                 if (begun.Ok)
                     return true;
