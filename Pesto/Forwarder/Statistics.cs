@@ -33,6 +33,6 @@ public sealed class Statistics : ITimed
     public void Print()
     {
         Counters c = this.counters;
-        Log.Error($"stats: tcp_open={c.TcpOpen} tcp_total={c.TcpTotal} bytes_in={c.BytesIn} bytes_out={c.BytesOut} refused={c.Refused} shed={c.Shed} pipes={this.tcp.PipeCount} commits={c.Commits} rollbacks={c.Rollbacks} sockets={this.listeners.Count} sockets_opened={c.SocketsOpened} sockets_stolen={c.SocketsStolen} sockets_parked={c.SocketsParked} sockets_closed={c.SocketsClosed} sockets_failed={c.SocketsFailed} scans={c.Scans} longest_iteration_us={this.loop.LongestIteration / 1000} udp_open={c.UdpOpen} udp_total={c.UdpTotal} datagrams_in={c.DatagramsIn} datagrams_out={c.DatagramsOut} udp_dropped={c.DatagramsDropped} udp_refused={c.UdpRefused} udp_shed={c.UdpShed} gc_bytes={GC.GetAllocatedBytesForCurrentThread()}");
+        Log.Error($"stats: tcp_open={c.TcpOpen} tcp_total={c.TcpTotal} bytes_in={c.BytesIn} bytes_out={c.BytesOut} refused={c.Refused} shed={c.Shed} pipes={this.tcp.PipeCount} commits={c.Commits} rollbacks={c.Rollbacks} sockets={this.listeners.Count} sockets_opened={c.SocketsOpened} sockets_stolen={c.SocketsStolen} sockets_parked={c.SocketsParked} sockets_closed={c.SocketsClosed} sockets_failed={c.SocketsFailed} scans={c.Scans} longest_iteration_us={this.loop.LongestIteration / 1000} udp_open={c.UdpOpen} udp_total={c.UdpTotal} datagrams_in={c.DatagramsIn} datagrams_out={c.DatagramsOut} udp_dropped={c.DatagramsDropped} udp_refused={c.UdpRefused} udp_shed={c.UdpShed} gc_bytes={GC.GetTotalAllocatedBytes(precise: true)}");
     }
 }
