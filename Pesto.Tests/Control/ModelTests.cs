@@ -32,7 +32,8 @@ public sealed class ModelTests(ITestOutputHelper output)
         output.WriteLine($"PESTO_SEED={seed} PESTO_STEPS={steps}");
         using Testbed bed = new();
         using TcpService echo = TcpService.Echo(bed.Container, CommonPort);
-        using RunningForwarder pesto = bed.Serve("-q", "-t", $"{CommonPort}", "--conf-timeout", "2");
+        // Without a sandbox it is the same user as the strangers, who could share a port only then.
+        using RunningForwarder pesto = bed.Serve("-q", "--no-sandbox", "-t", $"{CommonPort}", "--conf-timeout", "2");
         Model model = new(seed, bed, pesto);
         using ConnectLoop load = new(bed.Host, CommonPort);
         load.WaitForMore(10);

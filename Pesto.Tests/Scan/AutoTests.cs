@@ -33,10 +33,10 @@ public sealed class AutoTests
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside");
         using RunningForwarder pesto = bed.Serve();
         Assert.False(bed.Host.Accepts(80));
-        Assert.Equal(0, pesto.Pesto("-t", "auto").ExitStatus);
+        Succeed(pesto.Pesto("-t", "auto"));
         using Socket client = bed.Host.Connect(80);
         Assert.Equal("inside", client.ReadToEnd());
-        Assert.Equal(0, pesto.Pesto("-C", "HOST").ExitStatus);
+        Succeed(pesto.Pesto("-C", "HOST"));
         Assert.False(bed.Host.Accepts(80));
     }
 
@@ -81,7 +81,7 @@ public sealed class AutoTests
     {
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "auto");
-        Assert.Equal(0, pesto.Pesto("-t", "8080").ExitStatus);
+        Succeed(pesto.Pesto("-t", "8080"));
         long before = Scans(pesto);
         Thread.Sleep(1200);
         Assert.Equal(before, Scans(pesto));
@@ -202,7 +202,7 @@ public sealed class AutoTests
         clients.WaitForMore(10);
         string[][] tables = [["-t", "80"], ["-t", "auto"], ["-t", "127.0.0.1/80,auto"], ["-t", "127.0.0.1/70-90,auto"], ["-t", "127.0.0.1/80"], ["-t", "auto", "-T", "auto"]];
         for (int i = 0; i < 30; i++)
-            Assert.Equal(0, pesto.Pesto(tables[i % tables.Length]).ExitStatus);
+            Succeed(pesto.Pesto(tables[i % tables.Length]));
         clients.WaitForMore(10);
         Assert.Equal("", clients.Failures);
     }
@@ -218,6 +218,8 @@ public sealed class AutoTests
         Assert.Equal(["127.0.0.1:5432", "*:8080"], Listening(bed.Host));
         Assert.Equal(["127.0.0.1:8080", "*%lo:5432"], Listening(bed.Container));
     }
+
+    static void Succeed(Finished finished) => Assert.True(finished.ExitStatus == 0, $"{finished}");
 
     /// <summary>Where TCP listens, as ss(8) tells it, in the order of its kind.</summary>
     static string[] Listening(NetworkNamespace where) => Sockets(where, "-Hltn");

@@ -29,12 +29,28 @@ public sealed class FlowTests
         using Socket silent = bed.Container.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
         silent.Bind(new IPEndPoint(IPAddress.Loopback, 54));
         using Socket answered = bed.Host.ConnectUdp(5353), unanswered = bed.Host.ConnectUdp(5454);
-        Assert.Equal("question", answered.Exchange("question"));
+        answered.ReceiveTimeout = 1000;
+        Eventually.True(() => Answers(answered), "an answer before the flow expires, however busy this machine is");
+        long total = pesto.Statistic("udp_total");
         unanswered.Send([1]);
-        Eventually.Equal(2, () => pesto.Statistic("udp_total"));
+        Eventually.Equal(total + 1, () => pesto.Statistic("udp_total"));
         Eventually.Equal(1, () => pesto.Statistic("udp_open"));
-        Assert.Equal("question", answered.Exchange("question"));
-        Assert.Equal(2, pesto.Statistic("udp_total"));
+        answered.ReceiveTimeout = 20_000;
+        Assert.True(Answers(answered));
+        Assert.Equal(total + 1, pesto.Statistic("udp_total"));
+
+        static bool Answers(Socket client)
+        {
+            client.Send([1]);
+            try
+            {
+                return client.Receive(new byte[1]) == 1;
+            }
+            catch (SocketException e) when (e.SocketErrorCode == SocketError.TimedOut)
+            {
+                return false;
+            }
+        }
     }
 
     [Fact]
@@ -84,7 +100,7 @@ public sealed class FlowTests
         const int Clients = 20_000, AtOnce = 20;
         using Testbed bed = new();
         // More room than a thousand flows need is not to be had here, so that most of them have to expire or make room.
-        using RunningForwarder pesto = bed.Serve("-u", "5353:53", "--udp-stream-timeout", "1", "--udp-max-flows", "1000");
+        using RunningForwarder pesto = bed.Serve("-u", "5353:53", "--udp-stream-timeout", "3", "--udp-max-flows", "1000");
         using UdpEcho echo = new(bed.Container, 53);
         Run(Clients / 4);
         long warm = Resident(pesto);

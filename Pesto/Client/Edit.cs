@@ -79,7 +79,7 @@ sealed class Edit(ServerState state, PortRange ephemeral)
     void CheckOrder(PifState pif)
     {
         if (pif.Table.AddedPorts < 0 && !state.HasTransactions)
-            throw new RuleException($"more ports were deleted from {pif.Name} before this than added, so none can be added; add first, or clear the table");
+            throw new RuleException($"more ports were deleted from {RuleText.Printable(pif.Name)} before this than added, so none can be added; add first, or clear the table");
     }
 
     void CheckVersion(Specifier specifier)

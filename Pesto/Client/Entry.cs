@@ -83,6 +83,6 @@ static class Entry
     {
         Message.Debug($"{path}: protocol version {state.Version}");
         foreach (PifState pif in state.Pifs)
-            Message.Debug($"{path}: pif {pif.Number} ({pif.Name}): {pif.Table.Rules.Length} rules, capabilities 0x{(uint)pif.Table.Capabilities:x}");
+            Message.Debug($"{path}: pif {pif.Number} ({RuleText.Printable(pif.Name)}): {pif.Table.Rules.Length} rules, capabilities 0x{(uint)pif.Table.Capabilities:x}");
     }
 }

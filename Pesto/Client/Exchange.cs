@@ -31,6 +31,12 @@ sealed class Exchange : IDisposable
         Errno error = UnixStream.Connect(path, patience, out UnixStream? stream);
         if (stream is null)
             throw new LinuxException($"{path}: connect", error);
+        return Begin(path, stream, patience);
+    }
+
+    /// <summary>Takes the server's listing from a connection, which is closed if there is none.</summary>
+    internal static Exchange Begin(string path, UnixStream stream, int patience)
+    {
         try
         {
             return new(path, stream, ReadState(path, stream, patience));

@@ -117,9 +117,10 @@ public sealed class Service
 
         foreach (Tables.PifEntry pif in this.tables.Pifs)
         {
-            if (opensMore)
-                _ = pif.Listens.Handshakes;
-            if (opensMore && pif.Capabilities.HasFlag(Capabilities.Scan))
+            if (!opensMore)
+                break;
+            _ = pif.Listens.Handshakes;
+            if (pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
         }
 

@@ -32,7 +32,7 @@ public sealed unsafe class SocketDiagnosis : ISocketList
     int length;
     bool listing;
 
-    SocketDiagnosis(int fd) => this.fd = fd;
+    internal SocketDiagnosis(int fd) => this.fd = fd;
 
     /// <summary>Opens the list if the kernel can give it, for either protocol.</summary>
     public static Result Open([NotNullWhen(true)] out SocketDiagnosis? list)

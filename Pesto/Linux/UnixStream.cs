@@ -5,7 +5,8 @@ public sealed class UnixStream : IDisposable
 {
     readonly int fd;
 
-    UnixStream(int fd) => this.fd = fd;
+    /// <summary>Takes over a connection.</summary>
+    internal UnixStream(int fd) => this.fd = fd;
 
     /// <summary>Connects to a listening socket.</summary>
     /// <param name="timeout">Milliseconds that connecting may take, and later every send without progress.</param>

@@ -76,6 +76,8 @@ public sealed class Loop
 
             this.LongestIteration = Math.Max(this.LongestIteration, Clock.Nanoseconds - start);
         }
+
+        this.stopping = false;
     }
 
     int Patience()

@@ -255,7 +255,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         this.counters.DatagramsDropped += parcel.Lost;
     }
 
-    /// <summary>Something did not get to the target. If it is because nobody listens there, that ends the flow.</summary>
+    /// <summary>
+    /// Something did not get to the target. If it is because nobody listens there, that ends the flow. The client is not told:
+    /// the kernel sends "port unreachable" only for a port without a socket, and to send it oneself takes a raw socket, which
+    /// an ordinary user does not get. When a rule is gone its port has no socket, so then clients are told.
+    /// </summary>
     void Failed(int index, Errno error)
     {
         if (error != Errno.ECONNREFUSED)

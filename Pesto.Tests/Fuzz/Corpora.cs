@@ -1,0 +1,115 @@
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+using Pesto.Tests.Client;
+
+namespace Pesto.Tests.Fuzz;
+
+/// <summary>What inputs are made from: the streams and command lines that were recorded with the real programs, and messages of our own.</summary>
+static class Corpora
+{
+    const Capabilities All = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Scan | Capabilities.Interface | Capabilities.Transactions;
+
+    /// <summary>Listings, as servers send them.</summary>
+    public static readonly List<byte[]> Listings = [.. RecordedStates(), Listing(1, []), Listing(2, ["80", "8080:81"]), Listing(2, ["auto", "0.0.0.0/53:10.0.0.1/54"])];
+
+    /// <summary>Updates, as clients of either kind send them.</summary>
+    public static readonly List<byte[]> Updates = [.. RecordedUpdates(), .. Transaction()];
+
+    /// <summary>What a server that knows transactions says from the listing on, when all goes well and when it does not.</summary>
+    public static readonly List<byte[]> Answers = [.. ServersSides()];
+
+    /// <summary>What stands behind -t and the like.</summary>
+    public static readonly List<byte[]> Specifiers = [.. RecordedSpecifiers()];
+
+    static IEnumerable<byte[]> RecordedStates() =>
+        Enumerable.Range(0, Corpus.Count).Select(i => Corpus.Case(i).State).Distinct().Select(Corpus.State);
+
+    static IEnumerable<byte[]> RecordedUpdates()
+    {
+        Server.Recording recording = Server.Recording.Load();
+        return recording.Cases.Select(one => one.Stream).Append(recording.Base).Select(Convert.FromHexString)
+            .Concat(Enumerable.Range(0, Corpus.Count).Select(i => Convert.FromHexString(Corpus.Case(i).Sent ?? ""))).Where(stream => stream.Length > 0);
+    }
+
+    static IEnumerable<byte[]> RecordedSpecifiers()
+    {
+        for (int i = 0; i < Corpus.Count; i++)
+        {
+            foreach (string argument in Corpus.Case(i).Argv)
+            {
+                if (!argument.StartsWith('-') && argument != Corpus.Socket)
+                    yield return System.Text.Encoding.UTF8.GetBytes(argument);
+            }
+        }
+
+        foreach (string more in (string[])["none", "all", "auto", "22,~22", "[fe80::1%eth0]/80:[fd00::2]/81", "0.0.0.0/all:10.0.0.1", "*%lo/1-65535:1-65535"])
+            yield return System.Text.Encoding.UTF8.GetBytes(more);
+    }
+
+    static byte[] Listing(uint version, string[] rules)
+    {
+        byte[] bytes = new byte[ServerState.MostBytes];
+        Wire.WriteHello(bytes, version);
+        int at = Wire.HelloSize;
+        foreach ((byte number, string name) in new[] { (Pif.Host, Pif.HostName), (Pif.Splice, Pif.SpliceName) })
+        {
+            RuleTable table = new(All);
+            foreach (string rule in rules)
+                table.Apply(Specifier.Parse(rule, PortOption.TcpIn, All, PortRange.UsualEphemeral));
+            Wire.WritePif(bytes.AsSpan(at), number, name, All, table.Rules.Length);
+            at += Wire.PifSize;
+            foreach (ref readonly Rule rule in table.Rules)
+            {
+                Wire.WriteRule(bytes.AsSpan(at), in rule, version);
+                at += Wire.RuleSizeOf(version);
+            }
+        }
+
+        bytes[at++] = Wire.End;
+        return bytes[..at];
+    }
+
+    static byte[] Message(MessageType type, params byte[] body)
+    {
+        byte[] message = new byte[Transactions.HeadSize + body.Length];
+        Transactions.WriteHead(message, type, body.Length);
+        body.CopyTo(message.AsSpan(Transactions.HeadSize));
+        return message;
+    }
+
+    /// <summary>Whole transactions as a client sends them, and their pieces.</summary>
+    static IEnumerable<byte[]> Transaction()
+    {
+        byte[] hello = new byte[Transactions.HelloSize];
+        Transactions.WriteHello(hello);
+        byte[] update = ServerState.Read(Listing(2, ["80", "8080:81"]), out _)!.WriteUpdate();
+        byte[] tables = Message(MessageType.Tables, update), apply = Message(MessageType.Apply, 0, 0, 0, 1);
+        byte[] commit = Message(MessageType.Commit), rollback = Message(MessageType.Rollback), unknown = Message((MessageType)0x85, 1, 2, 3);
+        yield return [.. hello, .. tables, .. apply, .. commit];
+        yield return [.. hello, .. tables, .. apply, .. rollback];
+        yield return [.. hello, .. unknown, .. tables, .. unknown, .. apply, .. unknown, .. commit];
+        yield return [.. hello, .. tables];
+        yield return apply;
+        yield return commit;
+        yield return rollback;
+        yield return unknown;
+    }
+
+    static IEnumerable<byte[]> ServersSides()
+    {
+        byte[] listing = Listing(2, ["80", "8080:81"]);
+        byte[] text = new byte[4096];
+        byte[] valid = text[..Transactions.WriteVerdict(text, VerdictStatus.Valid, 0, Transactions.NoRule, "")];
+        byte[] refused = text[..Transactions.WriteVerdict(text, VerdictStatus.Invalid, Pif.Host, 0, "no \e[31m such port\n")];
+        byte[] outcome = Message(MessageType.Outcome, new byte[8]);
+        byte[] entry = new byte[Transactions.EntrySize];
+        Transactions.WriteEntry(entry, Pif.Host, 1, 8080, Errno.EADDRINUSE);
+        byte[] failed = Message(MessageType.Outcome, [0, 0, 0, 1, 0, 0, 0, 1, .. entry]);
+        byte[] done = Message(MessageType.Done, new byte[12]), skipped = Message((MessageType)0x82, 1, 2, 3);
+        yield return [.. listing, .. valid, .. outcome, .. done];
+        yield return [.. listing, .. valid, .. skipped, .. failed, .. done];
+        yield return [.. listing, .. refused];
+        yield return [.. listing, .. valid, .. outcome];
+    }
+}

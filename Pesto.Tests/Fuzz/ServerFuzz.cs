@@ -1,0 +1,130 @@
+using Pesto.Forwarder;
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+using Xunit.Abstractions;
+
+namespace Pesto.Tests.Fuzz;
+
+/// <summary>A client that sends anything gets its tables in force, or leaves no trace.</summary>
+public sealed class ServerFuzz(ITestOutputHelper output)
+{
+    const Capabilities All = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Interface;
+    const int MostSockets = 48;
+    const long Timeout = 60_000;
+
+    [Fact]
+    public void Any_update_is_read_the_same_however_it_is_cut()
+    {
+        Bytes bytes = new(64 * 1024);
+        Side side = new Nowhere();
+        Tables whole = NewTables(side), cut = NewTables(side);
+        UpdateReader readWhole = new(whole), readCut = new(cut);
+        byte[][] corpus = [.. Corpora.Updates];
+        new Inputs(output, 20_000).Try((ref Chance chance) =>
+        {
+            bytes.Set(chance.Of<byte[]>(corpus));
+            bytes.Change(ref chance, corpus);
+            readWhole.Begin();
+            readCut.Begin();
+            UpdateReader.Progress expected = readWhole.Take(bytes.Span, out int taken);
+            Assert.InRange(taken, 0, bytes.Length);
+
+            int from = 0, to = 0;
+            UpdateReader.Progress progress = UpdateReader.Progress.NeedsMore;
+            while (progress == UpdateReader.Progress.NeedsMore && to < bytes.Length)
+            {
+                to = Math.Min(bytes.Length, to + 1 + chance.Below(100));
+                progress = readCut.Take(bytes.Span[from..to], out int more);
+                from += more;
+            }
+
+            Assert.Equal(expected, progress);
+            Assert.Equal(taken, from);
+            Assert.Equal(readWhole.Reason, readCut.Reason);
+            ClientFuzz.AssertPrintable(readWhole.Reason);
+            for (int pif = 0; pif < Tables.PifCount; pif++)
+            {
+                Assert.True(whole.Rules(pif, whole.Shadow).SequenceEqual(cut.Rules(pif, cut.Shadow)));
+                foreach (ref readonly Rule rule in whole.Rules(pif, whole.Shadow))
+                    Assert.Equal(RuleFault.None, RuleCheck.Check(in rule, All));
+            }
+        });
+    }
+
+    [Fact]
+    public void Any_session_ends_and_what_listens_is_what_the_tables_say()
+    {
+        Result nothing = Files.Open("/dev/null", Files.WriteOnly);
+        Log.WriteTo(nothing.OrThrow("/dev/null"), withTime: false);
+        Bytes bytes = new(64 * 1024);
+        Side side = new Nowhere();
+        Loop loop = new();
+        Counters counters = new();
+        Limits limits = new(loop);
+        Tables tables = NewTables(side);
+        Listeners listeners = new(2 * MostSockets);
+        Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
+        TcpFlows tcp = new(loop, counters, limits, 64, 0, 0);
+        UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
+        Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
+        Transaction transaction = new(loop, tables, listeners, acceptor, counters, freeBind: false);
+        Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
+        byte[][] corpus = [.. Corpora.Updates];
+        byte[] answer = new byte[256 * 1024];
+        int open = OpenDescriptors();
+        new Inputs(output, 1_000).Try((ref Chance chance) =>
+        {
+            bytes.Set(chance.Of<byte[]>(corpus));
+            if (!chance.OneIn(4))
+                bytes.Change(ref chance, corpus);
+            (int theirs, int ours) = Pair.Open(Pair.Stream);
+            _ = Mono.Unix.Native.Syscall.fcntl(theirs, Mono.Unix.Native.FcntlCommand.F_SETFL, Mono.Unix.Native.OpenFlags.O_NONBLOCK);
+            Pair.Say(ours, bytes.Span);
+            _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
+            session.Begin(theirs, default);
+            if (!session.IsIdle)
+                loop.Run();
+            Assert.True(session.IsIdle);
+            Assert.Equal(tables.SocketsWanted(tables.Active), listeners.Count);
+            Hear(ours, answer);
+            Descriptors.Close(ours);
+        });
+        Assert.Equal(open + listeners.Count, OpenDescriptors());
+    }
+
+    /// <summary>What the server says is what a client of ours understands.</summary>
+    static unsafe void Hear(int ours, byte[] answer)
+    {
+        int length = 0;
+        fixed (byte* p = answer)
+        {
+            while (Sockets.Receive(ours, p + length, answer.Length - length) is { Ok: true, Value: > 0 and int more })
+                length += more;
+        }
+
+        Assert.NotNull(ServerState.Read(answer.AsSpan(0, length), out _));
+    }
+
+    static int OpenDescriptors() => Directory.GetFileSystemEntries("/proc/self/fd").Length;
+
+    static Tables NewTables(Side side) => new(new Tables.PifEntry(Pif.Host, Pif.HostName, All, side, side), new Tables.PifEntry(Pif.Splice, Pif.SpliceName, All, side, side));
+
+    /// <summary>A side on which every socket can be had, and none is one: sockets would cost more than all that is tried.</summary>
+    sealed class Nowhere : Side
+    {
+        public override ISocketList SocketList => throw new NotSupportedException();
+
+        public override Result Tcp(ushort family) => Descriptors.EventCounter();
+
+        public override Result Udp(ushort family) => Descriptors.EventCounter();
+
+        public override void Listen(Span<ListenOrder> orders)
+        {
+            foreach (ref ListenOrder order in orders)
+                order.Outcome = Descriptors.EventCounter();
+        }
+
+        public override bool IsLocal(Address address) => address.IsLoopback;
+    }
+}
