@@ -116,8 +116,6 @@ public sealed class ServerFuzz(ITestOutputHelper output)
 
         public override ISocketList SocketList => throw new NotSupportedException();
 
-        public override Handshakes Handshakes { get; } = new();
-
         public override Result Tcp(ushort family) => Descriptors.EventCounter();
 
         public override Result Udp(ushort family) => Descriptors.EventCounter();
