@@ -12,7 +12,7 @@ public sealed class NetlinkFuzz(ITestOutputHelper output)
     public void Any_reply_is_a_list_or_an_error()
     {
         (int theirs, int ours) = Pair.Open(Pair.Datagram);
-        _ = Mono.Unix.Native.Syscall.fcntl(theirs, Mono.Unix.Native.FcntlCommand.F_SETFL, Mono.Unix.Native.OpenFlags.O_NONBLOCK);
+        _ = Mono.Unix.Native.Syscall.fcntl(theirs, Mono.Unix.Native.FcntlCommand.F_SETFL, (long)Mono.Unix.Native.OpenFlags.O_NONBLOCK);
         SocketDiagnosis list = new(theirs);
         List<byte[]> corpus = Replies();
         Bytes bytes = new(32 * 1024);
@@ -68,8 +68,7 @@ public sealed class NetlinkFuzz(ITestOutputHelper output)
         {
             foreach (byte family in (byte[])[2, 10])
             {
-                Span<byte> request = stackalloc byte[72];
-                request.Clear();
+                Span<byte> request = new byte[72];
                 request[0] = 72;
                 request[4] = 20;
                 request[7] = 3;
