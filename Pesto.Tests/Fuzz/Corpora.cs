@@ -11,7 +11,7 @@ static class Corpora
     const Capabilities All = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Scan | Capabilities.Interface | Capabilities.Transactions;
 
     /// <summary>Listings, as servers send them.</summary>
-    public static readonly List<byte[]> Listings = [.. RecordedStates(), Listing(1, []), Listing(2, ["80", "8080:81"]), Listing(2, ["auto", "0.0.0.0/53:10.0.0.1/54"])];
+    public static readonly List<byte[]> Listings = [.. RecordedStates(), Listing(1, []), Listing(2, ["80", "8080:81"]), Listing(2, ["0.0.0.0/53:10.0.0.1/54", "40000-40010"])];
 
     /// <summary>Updates, as clients of either kind send them.</summary>
     public static readonly List<byte[]> Updates = [.. RecordedUpdates(), .. Transaction()];

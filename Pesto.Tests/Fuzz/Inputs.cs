@@ -39,7 +39,8 @@ sealed class Inputs(ITestOutputHelper output, int usually)
             }
 
             allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
-            Assert.True(allocated < mostAllocated, $"input {i} of seed {this.seed} allocates {allocated} bytes");
+            // The first pays for what is made once.
+            Assert.True(allocated < mostAllocated || i == this.first, $"input {i} of seed {this.seed} allocates {allocated} bytes");
             // One that takes long may have been unlucky with the machine: then it is quick the next time.
             if (watch.Elapsed - start > LongestOne)
                 output.WriteLine($"input {i} took {(watch.Elapsed - start).TotalSeconds} s");

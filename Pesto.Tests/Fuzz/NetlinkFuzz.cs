@@ -11,8 +11,7 @@ public sealed class NetlinkFuzz(ITestOutputHelper output)
     [Fact]
     public void Any_reply_is_a_list_or_an_error()
     {
-        (int theirs, int ours) = Pair.Open(Pair.Datagram);
-        _ = Mono.Unix.Native.Syscall.fcntl(theirs, Mono.Unix.Native.FcntlCommand.F_SETFL, Mono.Unix.Native.OpenFlags.O_NONBLOCK);
+        (int theirs, int ours) = Pair.Open(Pair.Datagram | Pair.NonBlocking);
         SocketDiagnosis list = new(theirs);
         List<byte[]> corpus = Replies();
         Bytes bytes = new(32 * 1024);
@@ -66,10 +65,10 @@ public sealed class NetlinkFuzz(ITestOutputHelper output)
         byte[] buffer = new byte[32 * 1024];
         fixed (byte* p = buffer)
         {
+            Span<byte> request = stackalloc byte[72];
+            request.Clear();
             foreach (byte family in (byte[])[2, 10])
             {
-                Span<byte> request = stackalloc byte[72];
-                request.Clear();
                 request[0] = 72;
                 request[4] = 20;
                 request[7] = 3;

@@ -7,7 +7,7 @@ namespace Pesto.Tests.Fuzz;
 static unsafe class Pair
 {
     const int Unix = 1;
-    public const int Stream = 1, Datagram = 2;
+    public const int Stream = 1, Datagram = 2, NonBlocking = 0x800;
 
     [DllImport("libc", SetLastError = true)]
     static extern int socketpair(int family, int type, int protocol, int* ends);

@@ -65,7 +65,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         Tables tables = NewTables(side);
         Listeners listeners = new(2 * MostSockets);
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        TcpFlows tcp = new(loop, counters, limits, 64, 0, 0);
+        TcpFlows tcp = new(loop, counters, limits, 64, 1024, 0, 0);
         UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
         Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
         Transaction transaction = new(loop, tables, listeners, acceptor, counters, freeBind: false);
@@ -78,8 +78,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             bytes.Set(chance.Of<byte[]>(corpus));
             if (!chance.OneIn(4))
                 bytes.Change(ref chance, corpus);
-            (int theirs, int ours) = Pair.Open(Pair.Stream);
-            _ = Mono.Unix.Native.Syscall.fcntl(theirs, Mono.Unix.Native.FcntlCommand.F_SETFL, Mono.Unix.Native.OpenFlags.O_NONBLOCK);
+            (int theirs, int ours) = Pair.Open(Pair.Stream | Pair.NonBlocking);
             Pair.Say(ours, bytes.Span);
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
             session.Begin(theirs, default);
@@ -113,6 +112,8 @@ public sealed class ServerFuzz(ITestOutputHelper output)
     /// <summary>A side on which every socket can be had, and none is one: sockets would cost more than all that is tried.</summary>
     sealed class Nowhere : Side
     {
+        public override Handshakes Handshakes { get; } = new();
+
         public override ISocketList SocketList => throw new NotSupportedException();
 
         public override Result Tcp(ushort family) => Descriptors.EventCounter();

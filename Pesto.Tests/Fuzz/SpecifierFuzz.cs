@@ -32,7 +32,7 @@ public sealed class SpecifierFuzz(ITestOutputHelper output)
                 {
                     Specifier specifier = Specifier.Parse(text.AsSpan(0, length), option, capabilities, PortRange.UsualEphemeral);
                     foreach (Rule rule in specifier.Rules)
-                        Assert.True(rule.First >= 1 && rule.First <= rule.Last && rule.To >= 1 && rule.To + rule.Last - rule.First <= 65535, "ports out of range");
+                        Assert.True(rule.First <= rule.Last && rule.To + rule.Last - rule.First <= 65535, $"{new string(text, 0, length)}: {rule.First}-{rule.Last} to {rule.To}");
                     table.Apply(specifier, delete: chance.OneIn(8));
                 }
                 catch (RuleException e)

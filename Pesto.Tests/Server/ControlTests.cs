@@ -220,17 +220,13 @@ public sealed class ControlTests
         const int Clients = 200;
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve();
-        Thread[] threads = [.. Enumerable.Range(0, Clients).Select(i => new Thread(() =>
+        AtOnce.Run(Clients, i =>
         {
             using ControlClient client = new(pesto.Control);
             ReadOnlySpan<Rule> rules = client.ReadListing().Pifs[0].Table.Rules;
             client.Send(ControlClient.Update([.. rules, ControlClient.Tcp("127.0.0.1", (ushort)(10_000 + i), 80)]));
             client.WaitForClose();
-        }))];
-        foreach (Thread thread in threads)
-            thread.Start();
-        foreach (Thread thread in threads)
-            thread.Join();
+        });
         string[] listed = ControlClient.Listed(pesto.Control);
         Assert.Equal(Enumerable.Range(10_000, Clients).Select(port => $"TCP [127.0.0.1]:{port}  =>  80"), listed.Order());
         Assert.Equal(Clients, pesto.Statistic("sockets"));

@@ -120,29 +120,20 @@ public sealed class LimitTests
         List<Socket> idle = [];
         for (int i = 0; i < 20; i++)
             idle.Add(bed.Host.Connect(8080));
-        Thread[] streams = [.. Enumerable.Range(0, 16).Select(seed => new Thread(() =>
+        AtOnce.Run(16, seed =>
         {
             using Socket client = bed.Host.Connect(8080);
             byte[] bytes = new Pattern(seed).Take(4_000_000);
-            Thread sender = new(() =>
-            {
-                for (int sent = 0; sent < bytes.Length;)
-                    sent += client.Send(bytes.AsSpan(sent));
-            });
-            sender.Start();
-            if (client.ReadExactly(bytes.Length).AsSpan().SequenceEqual(bytes))
-                Interlocked.Increment(ref this.whole);
-            sender.Join();
-        }))];
-        foreach (Thread stream in streams)
-            stream.Start();
-        foreach (Thread stream in streams)
-            stream.Join();
-        Assert.Equal(16, this.whole);
+            AtOnce.Run(
+                () => new Pattern(seed).Check(client.ReadExactly(bytes.Length)),
+                () =>
+                {
+                    for (int sent = 0; sent < bytes.Length;)
+                        sent += client.Send(bytes.AsSpan(sent));
+                });
+        });
         idle.ForEach(socket => socket.Dispose());
     }
-
-    int whole;
 
     [Fact]
     public void A_hundred_thousand_exchanges_and_a_thousand_connections_allocate_nothing()
@@ -170,30 +161,23 @@ public sealed class LimitTests
         }
     }
 
-    static void Work(Testbed bed, int connections, int exchanges)
+    static void Work(Testbed bed, int connections, int exchanges) => AtOnce.Run(2, _ => bed.Host.Run(() =>
     {
-        Thread[] threads = [.. Enumerable.Range(0, 2).Select(_ => new Thread(() => bed.Host.Run(() =>
+        using Socket busy = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        busy.Connect("127.0.0.1", 8080);
+        byte[] question = new byte[100];
+        for (int i = 0; i < exchanges / 2; i++)
+            busy.Exchange(question);
+        byte[] large = new byte[100_000];
+        for (int i = 0; i < connections / 2; i++)
         {
-            using Socket busy = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
-            busy.Connect("127.0.0.1", 8080);
-            byte[] question = new byte[100];
-            for (int i = 0; i < exchanges / 2; i++)
-                busy.Exchange(question);
-            byte[] large = new byte[100_000];
-            for (int i = 0; i < connections / 2; i++)
-            {
-                using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-                socket.Connect("127.0.0.1", 9000);
-                socket.Exchange(i % 10 == 0 ? large : question);
-            }
+            using Socket socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+            socket.Connect("127.0.0.1", 9000);
+            socket.Exchange(i % 10 == 0 ? large : question);
+        }
 
-            return true;
-        })))];
-        foreach (Thread thread in threads)
-            thread.Start();
-        foreach (Thread thread in threads)
-            thread.Join();
-    }
+        return true;
+    }));
 
     [Fact]
     public void Idle_it_takes_six_megabytes_at_most()

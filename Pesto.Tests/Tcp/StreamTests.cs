@@ -310,20 +310,25 @@ public sealed class StreamTests
         using TcpService service = new(bed.Container, Loopback(80), async socket =>
         {
             byte[] number = new byte[1];
-            if (await socket.ReceiveAsync(number) == 1)
-                await Task.Run(() => Talk(socket, 1000 + number[0], number[0], Each, failures));
+            Assert.Equal(1, await socket.ReceiveAsync(number));
+            await Task.Run(() =>
+            {
+                try
+                {
+                    Talk(socket, 1000 + number[0], number[0], Each);
+                }
+                catch (Exception e)
+                {
+                    failures.Enqueue(e);
+                }
+            });
         });
-        Thread[] clients = [.. Enumerable.Range(0, Connections).Select(number => new Thread(() =>
+        AtOnce.Run(Connections, number =>
         {
             using Socket client = bed.Host.Connect(Port);
             client.Send([(byte)number]);
-            Talk(client, number, 1000 + number, Each, failures);
-        }))];
-        foreach (Thread client in clients)
-            client.Start();
-        foreach (Thread client in clients)
-            client.Join();
-        Assert.Empty(failures);
+            Talk(client, number, 1000 + number, Each);
+        });
         Eventually.Equal(0, () => service.Open);
         Assert.Empty(failures);
         Eventually.Equal(0L, () => pesto.Statistic("tcp_open"));
@@ -332,40 +337,21 @@ public sealed class StreamTests
     }
 
     /// <summary>Sends one pattern in pieces of random size while it receives and checks the other.</summary>
-    static void Talk(Socket socket, int sends, int receives, long length, ConcurrentQueue<Exception> failures)
-    {
-        Thread sender = new(() =>
+    static void Talk(Socket socket, int sends, int receives, long length) => AtOnce.Run(
+        () => CheckToEnd(socket, new Pattern(receives), length),
+        () =>
         {
-            try
+            Random random = new(sends);
+            Pattern pattern = new(sends);
+            while (pattern.Position < length)
             {
-                Random random = new(sends);
-                Pattern pattern = new(sends);
-                while (pattern.Position < length)
-                {
-                    // Mostly small, now and then more than a pipe holds.
-                    int most = random.Next(10) switch { 0 => 1_000_000, < 4 => 50_000, _ => 500 };
-                    SendAll(socket, pattern.Take((int)Math.Min(random.Next(1, most), length - pattern.Position)));
-                }
+                // Mostly small, now and then more than a pipe holds.
+                int most = random.Next(10) switch { 0 => 1_000_000, < 4 => 50_000, _ => 500 };
+                SendAll(socket, pattern.Take((int)Math.Min(random.Next(1, most), length - pattern.Position)));
+            }
 
-                socket.Shutdown(SocketShutdown.Send);
-            }
-            catch (Exception e)
-            {
-                failures.Enqueue(e);
-            }
+            socket.Shutdown(SocketShutdown.Send);
         });
-        sender.Start();
-        try
-        {
-            CheckToEnd(socket, new Pattern(receives), length);
-        }
-        catch (Exception e)
-        {
-            failures.Enqueue(e);
-        }
-
-        sender.Join();
-    }
 
     [Theory]
     [InlineData(100, 1)]

@@ -63,6 +63,8 @@ public static class AllowedCalls
             SystemCall.ClockGetres, SystemCall.Getrandom, SystemCall.Getcpu, SystemCall.SchedGetaffinity, SystemCall.GetMempolicy, SystemCall.Sysinfo,
             SystemCall.Getrusage, SystemCall.Getuid, SystemCall.Geteuid, SystemCall.Getgid, SystemCall.Getegid, SystemCall.Writev, SystemCall.Lseek,
             SystemCall.Fstat, SystemCall.Newfstatat, SystemCall.Exit, SystemCall.ExitGroup);
+        // Limits may be looked at and not set.
+        filter.AllowOrFail(Errno.EPERM, SystemCall.Prlimit64, new SystemCallFilter.Argument(2, uint.MaxValue, 0));
         filter.AllowIf(SystemCall.Mmap, new SystemCallFilter.Argument(2, Executable, 0));
         filter.AllowIf(SystemCall.Mprotect, new SystemCallFilter.Argument(2, Executable, 0));
         filter.AllowIf(SystemCall.Tgkill, new SystemCallFilter.Argument(0, uint.MaxValue, (uint)Processes.Id));

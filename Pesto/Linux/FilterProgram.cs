@@ -6,7 +6,7 @@ namespace Pesto.Linux;
 [StructLayout(LayoutKind.Sequential)]
 readonly struct FilterStep
 {
-    const ushort LoadWordAt = 0x20, LoadByteAt = 0x30, AndWith = 0x54, JumpIfEqual = 0x15, JumpIfAtLeast = 0x35, End = 0x06;
+    const ushort LoadWordAt = 0x20, AndWith = 0x54, JumpIfEqual = 0x15, JumpIfAtLeast = 0x35, End = 0x06;
 
     readonly ushort code;
     readonly byte ifTrue;
@@ -22,8 +22,6 @@ readonly struct FilterStep
     }
 
     public static FilterStep LoadWord(uint offset) => new(LoadWordAt, offset);
-
-    public static FilterStep LoadByte(uint offset) => new(LoadByteAt, offset);
 
     public static FilterStep And(uint mask) => new(AndWith, mask);
 

@@ -60,11 +60,13 @@ public sealed unsafe class Handshakes
                     return false;
                 this.at = 0;
                 this.length = received.Value;
+                continue;
             }
 
             byte* message = this.answer.Pointer + this.at;
-            this.at += (*(int*)message + 3) & ~3;
-            if (*(ushort*)(message + 4) >= FirstDataType)
+            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(this.length - this.at));
+            this.at += (size + 3) & ~3;
+            if (*(ushort*)(message + 4) >= FirstDataType && size > HeadSize + sizeof(ushort) * 2)
             {
                 // struct inet_diag_msg: four bytes, then the local port.
                 port = BinaryPrimitives.ReadUInt16BigEndian(new ReadOnlySpan<byte>(message + HeadSize + 4, 2));

@@ -94,10 +94,11 @@ public sealed unsafe class SocketDiagnosis : ISocketList
                     return this.End(received);
                 this.at = 0;
                 this.length = received.Value;
+                continue;
             }
 
             byte* message = this.buffer.Pointer + this.at;
-            int size = Math.Max((int)*(uint*)message, HeadSize);
+            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(this.length - this.at));
             this.at += (size + 3) & ~3;
             switch (*(ushort*)(message + 4))
             {

@@ -11,10 +11,11 @@ public static unsafe class Sockets
     const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
     const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoUdp = 17, IpProtoIpv6 = 41;
     const int ReuseAddress = 2, SocketError = 4, KeepAliveOption = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
-    const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62, AttachFilter = 26;
+    const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62;
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
+    const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
     public const int ShutRead = 0, ShutWrite = 1, ShutBoth = 2;
 
@@ -167,22 +168,20 @@ public static unsafe class Sockets
     public static Result BindNowhere(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue - 1);
 
     /// <summary>
-    /// Makes a listening TCP socket ignore new connections: a socket filter drops every packet with SYN and without ACK,
-    /// so that the peer tries again later. What queued on it can still be accepted.
+    /// Makes a listening TCP socket ignore new connections, so that the peer tries again after a second: only packets that
+    /// no router has handed on, and that were sent to go as far as possible, get to it, which hardly any system does. What
+    /// queued on it can still be accepted, and handshakes that are under way end well, but connections made so have the
+    /// same limit: see <see cref="AcceptFromAfar"/>. Free for ordinary users, unlike a filter.
     /// </summary>
-    public static Result DropNewConnections(int fd)
+    public static Result DropNewConnections(int fd, ushort family) => SetLeastHops(fd, family, 255);
+
+    /// <summary>Has an accepted connection take packets from any distance again.</summary>
+    public static void AcceptFromAfar(int fd, ushort family) => _ = SetLeastHops(fd, family, 0).Ok;
+
+    static Result SetLeastHops(int fd, ushort family, int hops)
     {
-        // Classic BPF over the TCP header: load the flags (byte 13), keep SYN and ACK, drop if only SYN is set.
-        FilterStep* steps = stackalloc FilterStep[5]
-        {
-            FilterStep.LoadByte(13),
-            FilterStep.And(0x12),
-            FilterStep.IfEqual(0x02, 1, 0),
-            FilterStep.Return(uint.MaxValue),
-            FilterStep.Return(0),
-        };
-        FilterProgram program = new() { Length = 5, Steps = steps };
-        return Result.Of(Libc.setsockopt(fd, SolSocket, AttachFilter, &program, (uint)sizeof(FilterProgram)));
+        Result v4 = Set(fd, IpProtoIp, IpMinTtl, hops);
+        return v4.Ok && family == SocketAddress.V6 ? Set(fd, IpProtoIpv6, Ipv6MinHopCount, hops) : v4;
     }
 
     /// <summary>Closing then discards what is unsent and resets the peer, instead of an orderly end.</summary>

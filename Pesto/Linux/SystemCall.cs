@@ -78,6 +78,7 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Getcpu = new(309, 168);
     public static readonly SystemCall GetMempolicy = new(239, 236);
     public static readonly SystemCall Sysinfo = new(99, 179);
+    public static readonly SystemCall Prlimit64 = new(302, 261);
     public static readonly SystemCall Getrusage = new(98, 165);
     public static readonly SystemCall Getrandom = new(318, 278);
     public static readonly SystemCall ClockGettime = new(228, 113);

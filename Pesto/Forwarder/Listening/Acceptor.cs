@@ -127,6 +127,8 @@ public sealed unsafe class Acceptor : IEventHandler
 
             if (accepted.Ok)
             {
+                if (listener->DeafByDistance)
+                    Sockets.AcceptFromAfar(accepted.Value, listener->Family);
                 SocketAddress target = this.targets.Of(rule->Target, isV4, port);
                 this.tcp.Add(accepted.Value, side, in target);
                 if (this.limits.Full)

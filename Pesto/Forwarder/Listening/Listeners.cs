@@ -40,6 +40,11 @@ public sealed unsafe class Listeners
         /// <summary>No new connection comes to the socket any more: it is about to be closed.</summary>
         public bool Deaf;
 
+        /// <summary>It is deaf by a limit that connections accepted from it inherit.</summary>
+        public bool DeafByDistance;
+
+        public readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
+
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
         public fixed short Rule[2];
 

@@ -465,18 +465,25 @@ public sealed unsafe class Transaction : ITimed
             this.deafened |= 1 << this.listeners[this.atSocket]->Pif;
         }
 
-        if (this.atSocket == this.listeners.High)
-            this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
+        if (this.atSocket < this.listeners.High)
+            return;
+        this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
+        // A packet that was being handled on another processor when the socket became deaf gets this time to show as a handshake.
+        if (this.deafened != 0)
+            this.wakeAt = this.loop.Now + LookAgainMilliseconds;
     }
 
     void Deafen(int index)
     {
         Listeners.Listener* listener = this.listeners[index];
         this.acceptor.Disarm(index);
+        if (listener->Deaf)
+            return;
+        listener->Deaf = Sockets.Deafen(listener->Fd).Ok;
         // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
         // which they do after a second, and datagrams are taken until there is none for the moment.
-        if (!listener->Deaf)
-            listener->Deaf = Sockets.Deafen(listener->Fd).Ok || (listener->Protocol == IpProtocol.Tcp && Sockets.DropNewConnections(listener->Fd).Ok);
+        if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)
+            listener->Deaf = listener->DeafByDistance = Sockets.DropNewConnections(listener->Fd, listener->Family).Ok;
     }
 
     /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
