@@ -142,7 +142,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (index < 0)
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EADDRNOTAVAIL) || connected.Is(Errno.EAGAIN))
+            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
             {
                 this.limits.Reached("local ports towards a target", connected.Error);
                 this.Shed(client);
@@ -178,6 +178,21 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.counters.Shed++;
             this.Break(index);
         }
+    }
+
+    /// <summary>
+    /// Whether there is an address to reach a target from. Where there is none, such as towards ::1 where IPv6 is turned off,
+    /// TCP fails as if all local ports were in use, but no other connection has to wait because of that. UDP has an error of
+    /// its own for ports, so it tells.
+    /// </summary>
+    static bool HasSource(Side side, in SocketAddress target)
+    {
+        Result socket = side.Udp(target.Family);
+        if (!socket.Ok)
+            return true;
+        bool found = !Sockets.Connect(socket.Value, in target).Is(Errno.EADDRNOTAVAIL);
+        Descriptors.Close(socket.Value);
+        return found;
     }
 
     void Shed(int client)
