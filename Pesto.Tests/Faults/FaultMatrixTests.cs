@@ -125,11 +125,11 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         static ServerTables Tables(params string[] ports) =>
             new ServerTables().With(Pif.Host, [.. ServerTables.Rules(ports), Datagrams]);
 
-        static Rules.Rule Datagrams
+        static global::Pesto.Rules.Rule Datagrams
         {
             get
             {
-                Rules.Rule rule = ServerTables.Rule("5353:53");
+                global::Pesto.Rules.Rule rule = ServerTables.Rule("5353:53");
                 rule.Protocol = Rules.IpProtocol.Udp;
                 return rule;
             }
