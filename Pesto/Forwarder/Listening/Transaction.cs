@@ -336,8 +336,9 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             this.Opened += this.Scan.Opened;
         }
 
+        // Rolling back has switched already. What was parked is served again now: what happens to the new sockets may take a while.
         if (this.isRollback)
-            this.BeginRetiring();
+            this.Enter(Phase.Arming);
         else
             this.Switch();
     }
@@ -482,12 +483,18 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
                 continue;
             if (this.acceptor.RuleInForce(this.atSocket) != null)
                 this.acceptor.Arm(this.atSocket);
-            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0)
+            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0 && !this.isRollback)
                 this.counters.SocketsParked++;
         }
 
         if (this.atSocket < this.listeners.High)
             return;
+        if (this.isRollback)
+        {
+            this.BeginRetiring();
+            return;
+        }
+
         if (this.endAtOnce)
         {
             this.counters.Commits++;
