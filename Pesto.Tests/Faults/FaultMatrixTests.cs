@@ -5,9 +5,11 @@ using System.Text;
 using Mono.Unix.Native;
 using Pesto.Linux;
 using Pesto.Protocol;
+using Pesto.Rules;
 using Pesto.Tests.Control;
 using Pesto.Tests.Harness;
 using Xunit.Abstractions;
+using ControlClient = Pesto.Tests.Control.ControlClient;
 using Errno = Pesto.Linux.Errno;
 
 namespace Pesto.Tests.Faults;
@@ -125,12 +127,12 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         static ServerTables Tables(params string[] ports) =>
             new ServerTables().With(Pif.Host, [.. ServerTables.Rules(ports), Datagrams]);
 
-        static global::Pesto.Rules.Rule Datagrams
+        static Rule Datagrams
         {
             get
             {
-                global::Pesto.Rules.Rule rule = ServerTables.Rule("5353:53");
-                rule.Protocol = Rules.IpProtocol.Udp;
+                Rule rule = ServerTables.Rule("5353:53");
+                rule.Protocol = IpProtocol.Udp;
                 return rule;
             }
         }
