@@ -35,6 +35,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         // Without a sandbox it is the same user as the strangers, who could share a port only then.
         using RunningForwarder pesto = bed.Serve("-q", "--no-sandbox", "-t", $"{CommonPort}", "--conf-timeout", "2");
         Model model = new(seed, bed, pesto);
+        int sockets = model.CountSocketsAtRest();
         using ConnectLoop load = new(bed.Host, CommonPort);
         load.WaitForMore(10);
         model.NoteDescriptors();
@@ -56,6 +57,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         load.WaitForMore(10);
         load.Stop();
         Assert.Equal("", load.Failures);
+        Eventually.Equal(sockets, model.CountSocketsAtRest);
         output.WriteLine($"{steps} transactions ({model.Summary}), {load.Made} connections to the common rule");
         model.Dispose();
     }
@@ -87,6 +89,15 @@ public sealed class ModelTests(ITestOutputHelper output)
         {
             for (int port = rule.First; port <= rule.Last; port++)
                 yield return new(rule.Address, rule.IsDualStack, rule.Interface.IsEmpty ? 0 : 1, (ushort)port, 0);
+        }
+
+        /// <summary>All sockets that the forwarder has with the common rule alone, after an update that closed others.</summary>
+        public int CountSocketsAtRest()
+        {
+            ControlClient.Replace(pesto.Control, ServerTables.Tcp($"{CommonPort}", "127.0.0.1/1"));
+            ControlClient.Replace(pesto.Control, Common());
+            using ControlClient only = ControlClient.Greeted(pesto.Control);
+            return new DirectoryInfo($"/proc/{pesto.Process.Id}/fd").EnumerateFiles().Count(descriptor => descriptor.LinkTarget?.StartsWith("socket:") == true);
         }
 
         /// <summary>What the forwarder has open with the common rule alone, beyond flows, which come and go.</summary>

@@ -48,7 +48,7 @@ public sealed unsafe class Listeners
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
         public fixed short Rule[2];
 
-        /// <summary>It shared its port, while one of them was bound, with another socket of ours that overlaps it.</summary>
+        /// <summary>It shared its port, while one of them was bound, with another socket of ours that overlaps it, and the kernel remembers.</summary>
         public bool Handover;
 
         /// <summary>The last scan that found a service behind it.</summary>

@@ -428,7 +428,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// asks no further, though none has the option any more: another socket of the same user that wants to share could join
     /// unseen. Any socket bound without the option makes it forget, so one is bound and closed that is in conflict with none
     /// that is there. Next to the wildcards of both families there is no such socket: there other processes of the same user,
-    /// and of nobody else, could share the port if they ask for it, until all its sockets are closed.
+    /// and of nobody else, could share the port if they ask for it, until one of the sockets is closed.
     /// </summary>
     void ForgetHandover(int pif, ushort port)
     {
@@ -438,11 +438,32 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, FreeBind = true },
         ];
         this.tables.Pifs[pif].Listens.Listen(orders);
+        bool forgotten = false;
         foreach (ref ListenOrder order in orders)
         {
-            if (order.Outcome.Ok)
-                Descriptors.Close(order.Outcome.Value);
+            if (!order.Outcome.Ok)
+                continue;
+            Descriptors.Close(order.Outcome.Value);
+            forgotten = true;
         }
+
+        // If it is remembered still, the next socket of the port to be closed makes room for another try.
+        for (int i = this.listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = this.listeners.NextOnPort(i))
+        {
+            if (this.listeners[i]->Rule[this.tables.Active] >= 0)
+                this.listeners[i]->Handover = !forgotten;
+        }
+    }
+
+    bool HadHandover(int pif, IpProtocol protocol, ushort port)
+    {
+        for (int i = this.listeners.FirstOnPort(pif, protocol, port); i >= 0; i = this.listeners.NextOnPort(i))
+        {
+            if (this.listeners[i]->Handover)
+                return true;
+        }
+
+        return false;
     }
 
     static bool Overlap(Listeners.Listener* listener, in ListenOrder order) =>
@@ -581,7 +602,6 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             if (listener->Rule[this.tables.Active] >= 0)
             {
                 listener->Rule[this.tables.Shadow] = -1;
-                listener->Handover = false;
                 this.acceptor.Arm(this.atSocket);
             }
             else
@@ -618,9 +638,10 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
         if (!this.acceptor.Leave(index))
             return Acceptor.Accepted.Some;
-        (bool handover, int pif, ushort port) = (listener->Handover && listener->Protocol == IpProtocol.Tcp, listener->Pif, listener->Port);
+        (IpProtocol protocol, int pif, ushort port) = (listener->Protocol, listener->Pif, listener->Port);
+        bool handover = this.HadHandover(pif, protocol, port);
         this.listeners.Close(index);
-        if (handover)
+        if (handover && protocol == IpProtocol.Tcp)
             this.ForgetHandover(pif, port);
         this.Closed++;
         this.counters.SocketsClosed++;
