@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -68,11 +69,13 @@ public sealed class Service
             return 1;
         ControlSocket? control = null;
         Janitor? janitor = null;
+        List<(string Path, Files.FileIdentity Identity)> ownFiles = [];
         bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
             control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
+            ownFiles.Add(control.File);
         }
 
         try
@@ -80,7 +83,7 @@ public sealed class Service
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
             {
-                WritePid(this.options.PidPath);
+                ownFiles.Add((this.options.PidPath, WritePid(this.options.PidPath)));
                 hasPidFile = true;
             }
 
@@ -88,7 +91,7 @@ public sealed class Service
             if (!this.options.Foreground)
                 this.LeaveTerminal();
             if (!this.options.NoSandbox)
-                janitor = this.EnterSandbox();
+                janitor = this.EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
             Launch.Ready();
             this.loop.Run();
             if (this.namespaceWatch is { IsGone: true })
@@ -108,7 +111,7 @@ public sealed class Service
     }
 
     /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
-    Janitor? EnterSandbox()
+    Janitor? EnterSandbox(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
     {
         bool opensMore = this.options.ControlPath is not null;
         for (int i = 0; i < this.tables.Pifs.Length; i++)
@@ -126,7 +129,7 @@ public sealed class Service
                 _ = pif.Connects.SocketList;
         }
 
-        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
+        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore, ownFiles);
     }
 
     void LeaveTerminal()
@@ -229,11 +232,13 @@ public sealed class Service
                 : PortRange.UsualEphemeral;
     }
 
-    static void WritePid(string path)
+    static Files.FileIdentity WritePid(string path)
     {
         const int Readable = 0x1a4;
         int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
         Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");
+        Files.FileIdentity identity = Files.IdentityOf(fd);
         Descriptors.Close(fd);
+        return identity;
     }
 }
