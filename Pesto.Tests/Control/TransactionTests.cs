@@ -456,7 +456,7 @@ public sealed class TransactionTests
 
         Assert.Equal(After, ControlClient.Look(situation.Path));
         Assert.Equal([82], situation.Ports);
-        Assert.Contains("TCP 127.0.0.1:81: Address already in use", situation.Forwarder.Process.Errors);
+        Eventually.True(() => situation.Forwarder.Process.Errors.Contains("TCP 127.0.0.1:81: Address already in use"), "it is said what failed");
     }
 
     [Fact]

@@ -9,8 +9,8 @@ sealed class TempFolder : IDisposable
     public TempFolder()
     {
         this.Path = Directory.CreateTempSubdirectory("pesto-test-").FullName;
-        // Open to an ordinary user's processes, which some tests start.
-        Syscall.chmod(this.Path, NativeConvert.FromOctalPermissionString("755"));
+        // Open to an ordinary user's processes, which some tests start; and a forwarder that root started is nobody by the time it removes its files.
+        Syscall.chmod(this.Path, NativeConvert.FromOctalPermissionString("777"));
     }
 
     public string Path { get; }

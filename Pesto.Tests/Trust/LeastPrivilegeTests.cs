@@ -249,8 +249,6 @@ public sealed class LeastPrivilegeTests
         using Testbed bed = new();
         using Preload preload = new();
         using TempFolder other = new();
-        Syscall.chmod(bed.Folder.Path, NativeConvert.FromOctalPermissionString("777"));
-        Syscall.chmod(other.Path, NativeConvert.FromOctalPermissionString("777"));
         File.WriteAllText(other["file"], "");
         using RunningForwarder pesto = bed.ServeBehind(preload.Before, "-t", "8080:80");
         WaitForSandbox(pesto.Process);
@@ -259,6 +257,24 @@ public sealed class LeastPrivilegeTests
         Assert.Equal(0, pesto.Process.WaitForEnd(TimeSpan.FromSeconds(5)).ExitStatus);
         Assert.False(File.Exists(pesto.Control));
         Assert.True(File.Exists(other["file"]));
+    }
+
+    [SkippableFact]
+    public void What_nobody_may_not_remove_stays_and_the_next_one_takes_its_place()
+    {
+        Account.NeedOrdinary();
+        using Testbed bed = new();
+        Syscall.chmod(bed.Folder.Path, NativeConvert.FromOctalPermissionString("755"));
+        using (RunningForwarder first = bed.Serve("-t", "8080:80"))
+        {
+            WaitForSandbox(first.Process);
+            first.Process.Signal(Signum.SIGTERM);
+            Assert.Equal(0, first.Process.WaitForEnd(TimeSpan.FromSeconds(5)).ExitStatus);
+            Assert.Contains("Connection refused", first.Pesto().Errors);
+        }
+
+        using RunningForwarder second = bed.Serve("-t", "8081:80");
+        Assert.Contains("8081", second.Pesto().Output);
     }
 
     static void NeedX64() => Skip.If(System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture != System.Runtime.InteropServices.Architecture.X64, "numbers of x86-64");

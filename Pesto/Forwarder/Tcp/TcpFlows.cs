@@ -13,7 +13,13 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     const int BufferSize = 64 * 1024;
 
     /// <summary>What one direction of a flow may move before others get their turn, in bytes.</summary>
-    const int FairShare = 1024 * 1024;
+    const int FairShare = 2 * 1024 * 1024;
+
+    /// <summary>
+    /// What is asked for at a time from a stream, in bytes. A pipe is full when its slots are, and a slot holds as much as
+    /// the network card or the sender put together, so it can take more than its size says.
+    /// </summary>
+    const int SpliceLength = 4 * 1024 * 1024;
 
     /// <summary>A direction whose pieces are smaller than this, in bytes, is copied and not spliced.</summary>
     const int StreamPiece = 12 * 1024;
@@ -393,7 +399,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return true;
         }
 
-        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, this.pipes[pipe]->Size);
+        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, SpliceLength);
         if (moved.Ok && moved.Value > 0)
         {
             direction->Pipe = pipe;

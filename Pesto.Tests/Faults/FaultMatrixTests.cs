@@ -1,0 +1,267 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using Mono.Unix.Native;
+using Pesto.Linux;
+using Pesto.Protocol;
+using Pesto.Rules;
+using Pesto.Tests.Control;
+using Pesto.Tests.Harness;
+using Xunit.Abstractions;
+using ControlClient = Pesto.Tests.Control.ControlClient;
+using Errno = Pesto.Linux.Errno;
+
+namespace Pesto.Tests.Faults;
+
+/// <summary>
+/// Each call that the forwarder makes fails with each error that it plausibly has, the first time, a later time and for a while; the
+/// forwarder lives, others notice nothing, everything works afterwards, and no descriptor is lost.
+/// </summary>
+[Collection(Alone.Name)]
+public sealed class FaultMatrixTests(ITestOutputHelper output)
+{
+    const int Patience = 250, Slack = 12;
+    const Errno Eio = (Errno)5, Ebusy = (Errno)16;
+
+    static readonly byte[] Bulk = [.. Enumerable.Range(0, 300_000).Select(i => (byte)(i * 31 >> 3))];
+
+    static readonly (int After, int Times)[] Moments = [(0, 1), (1, 1), (4, 1), (0, 1000)];
+
+    static readonly (string Function, Errno[] Errors)[] Matrix =
+    [
+        ("socket", [Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM, Errno.EAFNOSUPPORT]),
+        ("bind", [Errno.EADDRINUSE, Errno.EADDRNOTAVAIL, Errno.EACCES, Errno.ENOMEM]),
+        ("listen", [Errno.EADDRINUSE, Errno.ENOMEM]),
+        ("accept4", [Errno.EINTR, Errno.ECONNABORTED, Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM, Errno.EPERM, Errno.EPROTO]),
+        ("connect", [Errno.ECONNREFUSED, Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.ETIMEDOUT, Errno.EADDRNOTAVAIL, Errno.ENOBUFS, Errno.EACCES, Errno.EPERM]),
+        ("shutdown", [Errno.ENOTCONN, Errno.ENOBUFS]),
+        ("setsockopt", [Errno.ENOPROTOOPT, Errno.ENOMEM, Errno.ENOBUFS, Errno.EPERM]),
+        ("getsockopt", [Errno.ENOBUFS, Errno.EINVAL]),
+        ("getsockname", [Errno.ENOBUFS]),
+        ("recv", [Errno.EINTR, Errno.EAGAIN, Errno.ECONNRESET, Errno.ETIMEDOUT, Errno.EHOSTUNREACH, Errno.ENOMEM]),
+        ("send", [Errno.EINTR, Errno.EAGAIN, Errno.EPIPE, Errno.ECONNRESET, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETIMEDOUT]),
+        ("recvmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOMEM, Errno.ENOBUFS, Errno.ECONNREFUSED]),
+        ("sendmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOBUFS, Errno.ENOMEM, Errno.ECONNREFUSED, Errno.EMSGSIZE, Errno.EPERM, Errno.ENETUNREACH]),
+        ("pipe2", [Errno.EMFILE, Errno.ENFILE, Errno.ENOMEM]),
+        ("splice", [Errno.EINTR, Errno.EAGAIN, Errno.ENOMEM, Errno.EPIPE, Errno.ECONNRESET, Errno.ETIMEDOUT]),
+        ("fcntl", [Errno.EPERM, Ebusy, Errno.ENOMEM]),
+        ("epoll_ctl", [Errno.ENOMEM, Errno.ENOSPC]),
+        ("epoll_wait", [Errno.EINTR]),
+        ("close", [Errno.EINTR, Eio]),
+        ("read", [Errno.EINTR]),
+        ("write", [Errno.EINTR, Errno.ENOSPC, Eio, Errno.EPIPE]),
+    ];
+
+    [Fact]
+    public void Whatever_fails_it_lives_and_others_notice_nothing_and_nothing_is_lost()
+    {
+        using World world = new();
+        world.Work();
+        world.MustWork();
+        int before = world.Descriptors;
+        StringBuilder table = new();
+        int tried = 0, reached = 0;
+        List<string> never = [];
+        Stopwatch watch = Stopwatch.StartNew();
+        foreach ((string function, Errno[] errors) in Matrix)
+        {
+            int hits = 0;
+            foreach (Errno error in errors)
+            {
+                table.Append($"{function,-12} {error,-16}");
+                foreach ((int after, int times) in Moments)
+                {
+                    int failed = world.WorkUnder(function, after, times, error);
+                    string what = $"{function} failing with {error} after {after} calls, {times} times";
+                    world.AssertAsEver(what);
+                    table.Append($" {failed,6}");
+                    tried++;
+                    reached += failed > 0 ? 1 : 0;
+                    hits += failed;
+                }
+
+                table.Append('\n');
+            }
+
+            if (hits == 0)
+                never.Add(function);
+            Eventually.True(() => world.Descriptors <= before + Slack, $"after {function}: {world.Descriptors} descriptors, {before} before");
+        }
+
+        output.WriteLine($"{"call",-12} {"error",-16} {string.Join(' ', Moments.Select(m => $"{m.After,3}/{m.Times}"))}  (calls that failed: after so many, so many times)\n{table}");
+        output.WriteLine($"{tried} cases in {watch.Elapsed.TotalSeconds:F0} s, {reached} of them reached; descriptors {before} before, {world.Descriptors} after");
+        Assert.True(never.Count == 0, $"never called: {string.Join(", ", never)}");
+    }
+
+    /// <summary>A forwarder with somebody who is not to notice anything, and work that may fail.</summary>
+    sealed class World : IDisposable
+    {
+        static readonly ServerTables Usual = Tables("8080:80"), Other = Tables("8080:80", "9000-9009:80");
+
+        readonly Testbed bed = new();
+        readonly Preload preload = new();
+        readonly TcpService echo;
+        readonly UdpEcho datagrams;
+        readonly RunningForwarder pesto;
+        readonly ExchangeLoop bystander;
+        readonly Socket udp;
+        readonly int lowest;
+
+        public World()
+        {
+            this.echo = TcpService.Echo(this.bed.Container, 80);
+            this.datagrams = new UdpEcho(this.bed.Container, 53);
+            this.pesto = this.bed.ServeBehind(
+                this.preload.Before, "-t", "8080:80", "-u", "5353:53", "--conf-timeout", "1", "--connect-timeout", "1", "--udp-timeout", "2", "--udp-stream-timeout", "2");
+            // The first flow has the lowest descriptors: what fails, fails above.
+            this.bystander = new ExchangeLoop(this.bed.Host.Connect(8080));
+            this.bystander.WaitForMore(10);
+            this.lowest = 1 + Directory.GetFileSystemEntries($"/proc/{this.pesto.Process.Id}/fd").Select(fd => int.Parse(Path.GetFileName(fd))).Where(fd => fd < 200).Max();
+            this.udp = this.bed.Host.ConnectUdp(5353);
+            this.udp.ReceiveTimeout = Patience;
+        }
+
+        public int Descriptors => this.pesto.Process.Descriptors;
+
+        static ServerTables Tables(params string[] ports) =>
+            new ServerTables().With(Pif.Host, [.. ServerTables.Rules(ports), Datagrams]);
+
+        static Rule Datagrams
+        {
+            get
+            {
+                Rule rule = ServerTables.Rule("5353:53");
+                rule.Protocol = IpProtocol.Udp;
+                return rule;
+            }
+        }
+
+        public int WorkUnder(string function, int after, int times, Errno error)
+        {
+            this.preload.Fail(function, after, times, error, this.lowest);
+            this.Work();
+            return this.preload.Stop();
+        }
+
+        /// <summary>All that a forwarder does; any of it may fail.</summary>
+        public void Work()
+        {
+            this.pesto.Process.Signal(Signum.SIGUSR1);
+            Task[] all =
+            [
+                Task.Run(() => Tolerate(() => this.Exchange(Bulk, Patience))),
+                Task.Run(() => Tolerate(() => this.Exchange("ping"u8.ToArray(), Patience))),
+                Task.Run(() => Tolerate(this.Datagram)),
+                Task.Run(() => Tolerate(() => Replace(this.pesto.Control, Other, Patience))),
+            ];
+            Task.WaitAll(all);
+            Tolerate(() => Replace(this.pesto.Control, Usual, Patience));
+        }
+
+        public void AssertAsEver(string what)
+        {
+            try
+            {
+                Assert.False(this.pesto.Process.HasEnded, $"it ended: {this.pesto.Process.Errors}");
+                this.MustWork();
+                this.bystander.WaitForMore(5);
+            }
+            catch (Exception e)
+            {
+                throw new InvalidOperationException($"{what}: {e.Message}\n{this.pesto.Process.Errors[^Math.Min(2000, this.pesto.Process.Errors.Length)..]}", e);
+            }
+        }
+
+        /// <summary>All works again, soon.</summary>
+        public void MustWork()
+        {
+            string last = "";
+            Eventually.True(() => Succeeds(() => this.Exchange("ping"u8.ToArray(), 2000), ref last) && Succeeds(() => this.Exchange(Bulk, 5000), ref last), $"connections are served again ({last})");
+            Eventually.True(() => Succeeds(this.Datagram, ref last), $"datagrams are served again ({last})");
+            Eventually.True(() => Succeeds(() => Replace(this.pesto.Control, Usual, 3000), ref last), $"tables can be changed again ({last})");
+        }
+
+        void Exchange(byte[] bytes, int timeout)
+        {
+            using Socket socket = this.bed.Host.Connect(8080);
+            socket.SendTimeout = socket.ReceiveTimeout = timeout;
+            byte[] back = new byte[bytes.Length];
+            Task<int> sender = Task.Run(() =>
+            {
+                int sent = 0;
+                while (sent < bytes.Length)
+                    sent += socket.Send(bytes.AsSpan(sent));
+                return sent;
+            });
+            try
+            {
+                Assert.True(bytes.AsSpan().SequenceEqual(socket.ReadExactly(bytes.Length)), "other bytes came back");
+            }
+            finally
+            {
+                socket.Dispose();
+                Tolerate(() => sender.Wait());
+            }
+        }
+
+        void Datagram()
+        {
+            byte[] question = Guid.NewGuid().ToByteArray(), answer = new byte[64];
+            this.udp.Send(question);
+            while (true)
+            {
+                int length = this.udp.Receive(answer);
+                // An answer to a question before may be late.
+                if (answer.AsSpan(0, length).SequenceEqual(question))
+                    return;
+            }
+        }
+
+        static void Replace(string path, ServerTables tables, int timeout)
+        {
+            using ControlClient client = new(path);
+            client.Socket.SendTimeout = client.Socket.ReceiveTimeout = timeout;
+            client.ReadListing();
+            client.Send(ControlClient.Hello);
+            client.Send(ControlClient.TablesMessage(tables));
+            client.ReadVerdict();
+            client.Send(ControlClient.ApplyMessage());
+            uint failures = client.ReadOutcome().Failures;
+            client.Send(failures == 0 ? ControlClient.CommitMessage : ControlClient.RollbackMessage);
+            client.ReadDone();
+            Assert.Equal(0u, failures);
+        }
+
+        static void Tolerate(Action action)
+        {
+            string why = "";
+            _ = Succeeds(action, ref why);
+        }
+
+        static bool Succeeds(Action action, ref string why)
+        {
+            try
+            {
+                action();
+                return true;
+            }
+            catch (Exception e)
+            {
+                why = e.Message;
+                return false;
+            }
+        }
+
+        public void Dispose()
+        {
+            this.udp.Dispose();
+            this.bystander.Dispose();
+            this.pesto.Dispose();
+            this.echo.Dispose();
+            this.datagrams.Dispose();
+            this.preload.Dispose();
+            this.bed.Dispose();
+        }
+    }
+}
