@@ -143,6 +143,9 @@ public sealed class Service
     OtherSide EnterNamespace(string path)
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
+        // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
+        if (Files.LookBehind("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.IdentityOf(fd) == own)
+            throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
         OtherSide host = this.otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
