@@ -72,8 +72,8 @@ public class SocketMatchBenchmarks
         for (int i = 0; i < this.listeners.High; i++)
         {
             Listeners.Listener* listener = this.listeners[i];
-            if (listener->Port == port && listener->Protocol == rule.Protocol && listener->Pif == pif
-                && listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface))
+            bool isOn = listener->Port == port && listener->Protocol == rule.Protocol && listener->Pif == pif;
+            if (isOn && listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface))
                 return i;
         }
 

@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.Sockets;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -15,7 +16,10 @@ public sealed class LargeUpdateTests(ITestOutputHelper output)
     public void Traffic_goes_on_while_ten_thousand_ports_are_added_and_removed()
     {
         using Testbed bed = new();
-        using TcpService echo = TcpService.Echo(bed.Container, 80);
+        using Socket service = bed.Container.NewSocket(AddressFamily.InterNetwork, SocketType.Stream);
+        service.Bind(new IPEndPoint(IPAddress.Loopback, 80));
+        service.Listen();
+        new Thread(() => Echo(service)) { IsBackground = true }.Start();
         using RunningForwarder pesto = bed.Serve("-q", "-t", "127.0.0.1/80");
         ServerTables few = ServerTables.Tcp("127.0.0.1/80"), many = ServerTables.Tcp("127.0.0.1/80", $"127.0.0.1/20000-{20000 + Ports - 1}");
         using ExchangeLoop exchanges = new(bed.Host.Connect(80));
@@ -62,5 +66,16 @@ public sealed class LargeUpdateTests(ITestOutputHelper output)
         connections.Stop();
         others.Stop();
         Assert.Equal(("", ""), (connections.Failures, others.Failures));
+    }
+
+    /// <summary>Answers one connection, on a thread of its own: its delays are not to be taken for the forwarder's.</summary>
+    static void Echo(Socket service)
+    {
+        using Socket connection = service.Accept();
+        connection.NoDelay = true;
+        byte[] buffer = new byte[4096];
+        int count;
+        while ((count = connection.Receive(buffer)) > 0)
+            connection.Send(buffer.AsSpan(0, count));
     }
 }
