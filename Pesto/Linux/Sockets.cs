@@ -54,18 +54,6 @@ public static unsafe class Sockets
     /// <summary>Accepts one connection, non-blocking, from no matter whom.</summary>
     public static Result Accept(int fd) => Result.Of(Libc.accept4(fd, null, null, NonBlocking | CloseOnExec));
 
-    /// <summary>The family of the address that a connection came to: IPv4 through a dual-stack socket shows as a v4-mapped address.</summary>
-    public static Result LocalAddress(int fd, out SocketAddress address)
-    {
-        fixed (SocketAddress* p = &address)
-        {
-            uint length = 28;
-            Result result = Result.Of(Libc.getsockname(fd, p, &length));
-            p->Length = length;
-            return result;
-        }
-    }
-
     /// <summary>Receives without waiting; 0 is the end of the stream.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Result Receive(int fd, byte* buffer, int length) => Result.Of(Libc.recv(fd, buffer, (nuint)length, DontWait));
