@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.Sockets;
 using Pesto.Linux;
 using Pesto.Tests.Harness;
@@ -48,6 +49,30 @@ public sealed class LimitTests
         Dictionary<string, long> counters = pesto.Statistics();
         Assert.Equal((Connections, 0, 0), (counters["tcp_open"], counters["refused"], counters["shed"]));
         Assert.Equal(0, pesto.Pesto("-A", "-t", "9000").ExitStatus);
+    }
+
+    [Fact]
+    public void A_target_without_the_clients_family_is_refused_and_no_limit_that_others_have_to_wait_for()
+    {
+        using Testbed bed = new();
+        bed.Container.Run(() =>
+        {
+            File.WriteAllText("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+            return 0;
+        });
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        for (int i = 0; i < 10; i++)
+        {
+            using Socket client = bed.Host.Connect(new IPEndPoint(IPAddress.IPv6Loopback, 8080));
+            Assert.Equal(SocketError.ConnectionReset, Assert.Throws<SocketException>(() => client.Receive(new byte[1])).SocketErrorCode);
+        }
+
+        using (Socket client = bed.Host.Connect(8080))
+            Assert.Equal("served", client.Exchange("served"));
+        Dictionary<string, long> counters = pesto.Statistics();
+        Assert.Equal((10, 0), (counters["refused"], counters["shed"]));
+        Assert.DoesNotContain("limit reached", pesto.Process.Errors);
     }
 
     [Fact]

@@ -37,6 +37,10 @@ public sealed class Counters
     public long BytesOut;
 
     public long Commits;
+
+    /// <summary>Pieces in which updates were carried out, between which traffic is served, and the longest of them in nanoseconds.</summary>
+    public long Slices;
+    public long LongestSlice;
     public long Rollbacks;
     public long SocketsOpened;
     public long SocketsStolen;

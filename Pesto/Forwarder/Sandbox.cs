@@ -27,13 +27,15 @@ public sealed class Sandbox
     /// is the whole process's.
     /// </summary>
     /// <param name="opensMore">Sockets may be wanted later that are not open yet.</param>
-    public static void Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore)
+    /// <returns>Who removes the forwarder's own files at the end, if the forwarder itself can't any more; else null.</returns>
+    public static Janitor? Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore)
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
         Privilege kept = KeptBy(options, opensMore);
+        Janitor? janitor = null;
         if (options.RunAs is null && Processes.User == 0 && !Launch.EnteredUserNamespace)
-            BecomeNobody(other, listeners);
+            janitor = BecomeNobody(options, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
         other?.Run(() => sandbox.EnterThread(Launch.EnteredUserNamespace ? Privilege.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
@@ -43,6 +45,7 @@ public sealed class Sandbox
         sandbox.FilterSystemCalls();
         if (sandbox.missing.Count > 0)
             Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox.missing)}");
+        return janitor;
     }
 
     /// <summary>What later tables need: low ports, and to take a socket off its interface, so that it gets no new connection before it is closed.</summary>
@@ -50,9 +53,10 @@ public sealed class Sandbox
         (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
 
     /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
-    static void BecomeNobody(OtherSide? other, Listeners listeners)
+    static Janitor? BecomeNobody(ServeOptions options, OtherSide? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
+        Janitor? janitor = options.OwnFiles.Length > 0 ? Janitor.Start(options.OwnFiles) : null;
         // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
         listeners.GiveTo(nobody);
         Privileges.KeepOverChangeOfUser();
@@ -60,6 +64,7 @@ public sealed class Sandbox
         Result became = Privileges.Become(nobody);
         if (!became.Ok)
             Log.Debug($"sandbox: still user 0, who can't become user {nobody.User} here: {became.Error.Text()}");
+        return janitor;
     }
 
     void EnterThread(Privilege kept)

@@ -67,6 +67,7 @@ public sealed class Service
         if (!this.OpenFirstTables())
             return 1;
         ControlSocket? control = null;
+        Janitor? janitor = null;
         bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
@@ -87,7 +88,7 @@ public sealed class Service
             if (!this.options.Foreground)
                 this.LeaveTerminal();
             if (!this.options.NoSandbox)
-                this.EnterSandbox();
+                janitor = this.EnterSandbox();
             Launch.Ready();
             this.loop.Run();
             if (this.namespaceWatch is { IsGone: true })
@@ -100,13 +101,14 @@ public sealed class Service
             control?.Remove();
             if (hasPidFile)
                 _ = Files.Remove(this.options.PidPath!).Ok;
+            janitor?.Finish();
         }
 
         return 0;
     }
 
     /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
-    void EnterSandbox()
+    Janitor? EnterSandbox()
     {
         bool opensMore = this.options.ControlPath is not null;
         for (int i = 0; i < this.tables.Pifs.Length; i++)
@@ -124,7 +126,7 @@ public sealed class Service
                 _ = pif.Connects.SocketList;
         }
 
-        Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
+        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
     }
 
     void LeaveTerminal()

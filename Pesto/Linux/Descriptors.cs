@@ -109,6 +109,16 @@ public static unsafe class Descriptors
             Close(opened.Value);
     }
 
+    /// <summary>Closes every descriptor below a number, except two.</summary>
+    public static void CloseAllBut(int one, int other, int below)
+    {
+        for (int fd = 0; fd < below; fd++)
+        {
+            if (fd != one && fd != other)
+                _ = Libc.close(fd);
+        }
+    }
+
     public static bool IsTerminal(int fd) => Libc.isatty(fd) == 1;
 
     /// <summary>Has a descriptor survive (or not) an execve.</summary>

@@ -63,14 +63,15 @@ public static unsafe class Files
     static Result Look(ReadOnlySpan<byte> path, int flags, out FileIdentity identity)
     {
         const int WorkingDirectory = -100;
-        const uint BasicStatistics = 0x7ff;
-        // struct statx: the mode is at 28, the inode at 32, the device's major and minor number at 136.
+        const uint BasicStatisticsAndBirth = 0xfff;
+        // struct statx: the mode is at 28, the inode at 32, the time of birth in seconds at 80 and its nanoseconds at 88 (0 where not
+        // known), the device's major and minor number at 136.
         byte* status = stackalloc byte[256];
         fixed (byte* p = path)
         {
-            Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatistics, status));
+            Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatisticsAndBirth, status));
             identity = result.Ok
-                ? new((*(ushort*)(status + 28) & 0xf000) == 0xc000, *(ulong*)(status + 32), *(ulong*)(status + 136))
+                ? new((*(ushort*)(status + 28) & 0xf000) == 0xc000, *(ulong*)(status + 32), *(ulong*)(status + 136), (*(long*)(status + 80) * 1_000_000_000) + *(uint*)(status + 88))
                 : default;
             return result;
         }
@@ -101,6 +102,6 @@ public static unsafe class Files
         return bytes;
     }
 
-    /// <summary>Which file it is, and whether it is a socket.</summary>
-    public readonly record struct FileIdentity(bool IsSocket, ulong Inode, ulong Device);
+    /// <summary>Which file it is, and whether it is a socket. An inode's number may be used again at once, but not its time of birth.</summary>
+    public readonly record struct FileIdentity(bool IsSocket, ulong Inode, ulong Device, long Born);
 }

@@ -48,6 +48,8 @@ static unsafe class Libc
     [DllImport(C), SuppressGCTransition] public static extern int signalfd(int fd, void* mask, int flags);
     [DllImport(C), SuppressGCTransition] public static extern int eventfd(uint initial, int flags);
     [DllImport(C), SuppressGCTransition] public static extern int dup2(int fd, int to);
+    [DllImport(C), SuppressGCTransition] public static extern int fork();
+    [DllImport(C), SuppressGCTransition] public static extern void _exit(int status);
 
     // May block
     [DllImport(C)] public static extern int epoll_wait(int epoll, void* events, int count, int timeout);

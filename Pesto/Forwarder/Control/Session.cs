@@ -15,8 +15,12 @@ public sealed unsafe class Session : IEventHandler, ITimed
 {
     const int InputSize = 32 * 1024;
 
-    /// <summary>In a crowd a client gets this part of the time-out for its turn, and so many milliseconds at least.</summary>
-    const int CrowdShare = 2000;
+    /// <summary>
+    /// In a crowd a client gets this part of the time-out for its turn: the larger one, as a busy machine may take a while to
+    /// give the client its time, and half as much for each that stalled right before it, down to the smaller one, and so many
+    /// milliseconds at least.
+    /// </summary>
+    const int FirstCrowdShare = 50, CrowdShare = 2000;
     const long LeastPatience = 2;
 
     /// <summary>The most that is received from a client, in input buffers, before traffic gets its turn.</summary>
@@ -49,6 +53,10 @@ public sealed unsafe class Session : IEventHandler, ITimed
     int outputAt;
     int outputLength;
     bool watched;
+
+    // What the client was given for its turn, and how many stalled in a row, in a crowd, before it.
+    long patience;
+    int stalledInARow;
 
     // Of the message that is being received: what is still to come of its body.
     uint bodyToCome;
@@ -121,15 +129,19 @@ public sealed unsafe class Session : IEventHandler, ITimed
         this.state = State.Greeted;
         this.inputLength = this.outputAt = 0;
         this.outputLength = this.WriteListing();
-        this.deadline = this.loop.Now + this.timeout;
+        this.patience = this.timeout;
+        this.deadline = this.loop.Now + this.patience;
         this.Flush();
     }
 
     /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
     public void Hurry()
     {
-        if (this.state is State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged)
-            this.deadline = Math.Min(this.deadline, this.loop.Now + Math.Max(LeastPatience, this.timeout / CrowdShare));
+        if (this.state is not (State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged))
+            return;
+        long share = Math.Max(this.timeout / CrowdShare, (this.timeout / FirstCrowdShare) >> Math.Min(this.stalledInARow, 32));
+        this.patience = Math.Max(LeastPatience, share);
+        this.deadline = Math.Min(this.deadline, this.loop.Now + this.patience);
     }
 
     public void OnEvents(EventKey key, Events events)
@@ -154,8 +166,11 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
-        this.Say($"stalled for {this.timeout} ms: dropped, nothing changed");
-        this.End();
+        // What it did not read was the end of the story.
+        if (this.state != State.Closing)
+            this.Say($"stalled for {this.patience} ms: dropped, nothing changed");
+        int stalled = this.stalledInARow + 1;
+        this.End(stalled);
     }
 
     int WriteListing()
@@ -421,7 +436,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
         if (this.state == State.InTables)
         {
             this.state = State.Staged;
-            this.deadline = this.loop.Now + this.timeout;
+            this.deadline = this.loop.Now + this.patience;
             this.outputLength += Transactions.WriteVerdict(this.output.Span[this.outputLength..], VerdictStatus.Valid, 0, Transactions.NoRule, "");
             this.Flush();
             return;
@@ -531,8 +546,9 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void Say(string what) => Log.Warn($"control: user {this.peer.User} (process {this.peer.Pid}) {what}");
 
-    void End()
+    void End(int stalled = 0)
     {
+        this.stalledInARow = stalled;
         // Closing a UNIX socket with bytes unread would reset the client. One that never stops sending is stopped first.
         _ = Sockets.Shutdown(this.fd, Sockets.ShutRead).Ok;
         while (Sockets.Receive(this.fd, this.input.Pointer, InputSize) is { Ok: true, Value: > 0 })

@@ -10,13 +10,14 @@ namespace Pesto.Forwarder;
 /// ones want is parked until the end and then retired: it gets no new connections, those that wait or are just being made
 /// are served by their old rule, and only then it is closed. Rolling back is the same in the other direction.
 /// </summary>
-public sealed unsafe class Transaction : ITimed
+public sealed unsafe class Transaction : ITimed, IEventHandler
 {
     /// <summary>How long a slice may hold up traffic, in nanoseconds.</summary>
     const long SliceBudget = 500_000;
 
-    /// <summary>Sockets that are looked at before the clock is.</summary>
+    /// <summary>Sockets that are looked at before the clock is, and how many of them are closed, which takes the kernel longer.</summary>
     const int Stride = 64;
+    const int ClosingStride = 8;
 
     const int MostFailures = 1024;
     const long RetryMilliseconds = 10;
@@ -52,6 +53,10 @@ public sealed unsafe class Transaction : ITimed
     int atPort;
     int atSocket;
 
+    // How many sockets are being opened, and for which pif.
+    int ordered;
+    int orderedFor;
+
     // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
     int deafened;
     long settleUntil;
@@ -68,6 +73,12 @@ public sealed unsafe class Transaction : ITimed
         this.counters = counters;
         this.freeBind = freeBind;
         loop.AddTimed(this);
+        int kind = loop.AddHandler(this);
+        foreach (Tables.PifEntry pif in tables.Pifs)
+        {
+            if (pif.Listens.Answers >= 0)
+                loop.Epoll.Watch(pif.Listens.Answers, Events.In, new EventKey(kind, 0, 0).Word).OrThrow("watching for listening sockets");
+        }
     }
 
     enum Phase
@@ -174,7 +185,18 @@ public sealed unsafe class Transaction : ITimed
     public void RunToEnd()
     {
         while (this.phase != Phase.None)
+        {
+            if (this.ordered > 0)
+                this.TakeOrdered(wait: true);
             this.OnTime(this.loop.Now);
+        }
+    }
+
+    /// <summary>What was ordered is there.</summary>
+    public void OnEvents(EventKey key, Events events)
+    {
+        if (this.ordered > 0)
+            this.wakeAt = 0;
     }
 
     void Enter(Phase next)
@@ -188,58 +210,74 @@ public sealed unsafe class Transaction : ITimed
 
     public void OnTime(long now)
     {
-        long end = Clock.Nanoseconds + SliceBudget;
+        long start = Clock.Nanoseconds, at = start;
         this.wakeAt = 0;
-        do
+        while (this.wakeAt == 0 && at - start < SliceBudget)
         {
-            switch (this.phase)
-            {
-                case Phase.Opening:
-                    this.OpenSome();
-                    break;
-                case Phase.Scanning:
-                    this.ScanSome();
-                    break;
-                case Phase.Arming:
-                    this.ArmSome();
-                    break;
-                case Phase.Deafening:
-                    this.DeafenSome();
-                    break;
-                case Phase.Settling:
-                    this.Settle(now);
-                    break;
-                case Phase.Retiring:
-                    this.RetireSome(now);
-                    break;
-                case Phase.None:
-                case Phase.Applied:
-                default:
-                    this.wakeAt = long.MaxValue;
-                    return;
-            }
+            this.Step(now);
+            at = Clock.Nanoseconds;
         }
-        while (this.wakeAt == 0 && Clock.Nanoseconds < end);
+
+        this.counters.Slices++;
+        this.counters.LongestSlice = Math.Max(this.counters.LongestSlice, at - start);
+    }
+
+    /// <summary>Does a little of what is to be done next: it takes a fraction of a slice.</summary>
+    void Step(long now)
+    {
+        switch (this.phase)
+        {
+            case Phase.Opening:
+                this.OpenSome();
+                break;
+            case Phase.Scanning:
+                this.ScanSome();
+                break;
+            case Phase.Arming:
+                this.ArmSome();
+                break;
+            case Phase.Deafening:
+                this.DeafenSome();
+                break;
+            case Phase.Settling:
+                this.Settle(now);
+                break;
+            case Phase.Retiring:
+                this.RetireSome(now);
+                break;
+            case Phase.None:
+            case Phase.Applied:
+            default:
+                this.wakeAt = long.MaxValue;
+                break;
+        }
     }
 
     /// <summary>Looks up what the shadow tables want, until as many sockets are missing as are opened at once, or the tables end.</summary>
     void OpenSome()
     {
-        int shadow = this.tables.Shadow;
-        int ordered = 0;
-        int looked = 0;
-        int pif = this.atPif;
-        while (pif < this.tables.Pifs.Length)
+        if (this.ordered > 0)
         {
+            this.TakeOrdered(wait: false);
+            return;
+        }
+
+        int shadow = this.tables.Shadow;
+        int count = 0;
+        int looked = 0;
+        while (this.atPif < this.tables.Pifs.Length)
+        {
+            int pif = this.atPif;
             ReadOnlySpan<Rule> rules = this.tables.Rules(pif, shadow);
             if (this.atRule >= rules.Length)
             {
-                // The sockets of one order are all of one side.
-                this.Open(pif, ordered);
-                ordered = 0;
-                pif = ++this.atPif;
+                this.atPif++;
                 this.atRule = 0;
-                continue;
+                if (count == 0)
+                    continue;
+                // The sockets of one order are all of one side.
+                this.Open(pif, count);
+                return;
             }
 
             // Which of its ports an "auto" rule wants, the scan finds out.
@@ -267,14 +305,14 @@ public sealed unsafe class Transaction : ITimed
             }
             else
             {
-                this.orderedBy[ordered] = this.atRule;
-                this.orders[ordered++] = ListenOrder.For(in rule, (ushort)this.atPort, this.freeBind);
+                this.orderedBy[count] = this.atRule;
+                this.orders[count++] = ListenOrder.For(in rule, (ushort)this.atPort, this.freeBind);
             }
 
             this.atPort++;
-            if (ordered == Side.MostListeners || ++looked == Stride)
+            if (count == Side.MostListeners || ++looked == Stride)
             {
-                this.Open(pif, ordered);
+                this.Open(pif, count);
                 return;
             }
         }
@@ -298,8 +336,9 @@ public sealed unsafe class Transaction : ITimed
             this.Opened += this.Scan.Opened;
         }
 
+        // Rolling back has switched already. What was parked is served again now: what happens to the new sockets may take a while.
         if (this.isRollback)
-            this.BeginRetiring();
+            this.Enter(Phase.Arming);
         else
             this.Switch();
     }
@@ -308,8 +347,24 @@ public sealed unsafe class Transaction : ITimed
     {
         if (count == 0)
             return;
+        this.ordered = count;
+        this.orderedFor = pif;
+        this.tables.Pifs[pif].Listens.BeginListen(this.orders.AsSpan(0, count));
+        this.TakeOrdered(wait: false);
+    }
+
+    /// <summary>Takes over the sockets that were ordered, if they are there; otherwise an event will tell.</summary>
+    void TakeOrdered(bool wait)
+    {
+        int count = this.ordered, pif = this.orderedFor;
         Side side = this.tables.Pifs[pif].Listens;
-        side.Listen(this.orders.AsSpan(0, count));
+        if (!side.EndListen(this.orders.AsSpan(0, count), wait))
+        {
+            this.wakeAt = long.MaxValue;
+            return;
+        }
+
+        this.ordered = 0;
         for (int i = 0; i < count; i++)
         {
             ref ListenOrder order = ref this.orders[i];
@@ -428,12 +483,18 @@ public sealed unsafe class Transaction : ITimed
                 continue;
             if (this.acceptor.RuleInForce(this.atSocket) != null)
                 this.acceptor.Arm(this.atSocket);
-            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0)
+            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0 && !this.isRollback)
                 this.counters.SocketsParked++;
         }
 
         if (this.atSocket < this.listeners.High)
             return;
+        if (this.isRollback)
+        {
+            this.BeginRetiring();
+            return;
+        }
+
         if (this.endAtOnce)
         {
             this.counters.Commits++;
@@ -511,7 +572,7 @@ public sealed unsafe class Transaction : ITimed
 
     void RetireSome(long now)
     {
-        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
+        int end = Math.Min(this.atSocket + ClosingStride, this.listeners.High);
         for (; this.atSocket < end; this.atSocket++)
         {
             if (!this.listeners.Exists(this.atSocket))

@@ -4,8 +4,9 @@ namespace Pesto.Forwarder;
 
 /// <summary>
 /// The namespace that the loop's thread has left, and to which an ordinary user can't come back. A second thread stays
-/// there and does nothing but open sockets when asked, while the loop waits for it: they never run at the same time, so
-/// there is nothing to lock. It never sees a table or a flow.
+/// there and does nothing but open sockets when asked. The loop waits for it, so that there is nothing to lock; only while
+/// it opens listening sockets for a commit, which may take a while, the loop goes on, and keeps its hands off these orders
+/// until they are done. The thread never sees a table or a flow.
 /// </summary>
 public sealed class OtherSide : Side
 {
@@ -18,10 +19,13 @@ public sealed class OtherSide : Side
     readonly int answered = Descriptors.EventCounter().OrThrow("creating an event counter");
     readonly OwnSide own = new();
     readonly ListenOrder[] orders = new ListenOrder[MostListeners];
+    readonly ListenOrder[] ordersBegun = new ListenOrder[MostListeners];
     readonly int[][] pools = [new int[PoolSize], new int[PoolSize], new int[PoolSize], new int[PoolSize]];
     readonly int[] pooled = new int[4];
 
     Request request;
+    bool isAsked;
+    bool isAnswered;
     int count;
     int pool;
     Address address;
@@ -38,6 +42,7 @@ public sealed class OtherSide : Side
     enum Request
     {
         Listen,
+        ListenBegun,
         FillPool,
         IsLocal,
         OpenSocketList,
@@ -63,6 +68,7 @@ public sealed class OtherSide : Side
     {
         if (this.pooled[wanted] == 0)
         {
+            this.End();
             this.pool = wanted;
             this.Ask(Request.FillPool);
             if (this.pooled[wanted] == 0)
@@ -74,10 +80,29 @@ public sealed class OtherSide : Side
 
     public override void Listen(Span<ListenOrder> wanted)
     {
+        this.End();
         wanted.CopyTo(this.orders);
         this.count = wanted.Length;
         this.Ask(Request.Listen);
         this.orders.AsSpan(0, wanted.Length).CopyTo(wanted);
+    }
+
+    public override int Answers => this.answered;
+
+    public override void BeginListen(ReadOnlySpan<ListenOrder> wanted)
+    {
+        wanted.CopyTo(this.ordersBegun);
+        this.count = wanted.Length;
+        this.Begin(Request.ListenBegun);
+    }
+
+    public override bool EndListen(Span<ListenOrder> wanted, bool wait)
+    {
+        if (this.isAsked && !wait && !Volatile.Read(ref this.isAnswered))
+            return false;
+        this.End();
+        this.ordersBegun.AsSpan(0, wanted.Length).CopyTo(wanted);
+        return true;
     }
 
     public override bool IsLocal(Address wanted)
@@ -96,9 +121,26 @@ public sealed class OtherSide : Side
 
     void Ask(Request what)
     {
+        this.End();
+        this.Begin(what);
+        this.End();
+    }
+
+    void Begin(Request what)
+    {
         this.request = what;
+        this.isAsked = true;
+        this.isAnswered = false;
         Signal(this.asked);
+    }
+
+    /// <summary>Waits until the thread has done what it was asked to do last, if that has not been waited for yet.</summary>
+    void End()
+    {
+        if (!this.isAsked)
+            return;
         Await(this.answered);
+        this.isAsked = false;
     }
 
     void Serve()
@@ -110,6 +152,9 @@ public sealed class OtherSide : Side
             {
                 case Request.Listen:
                     this.own.Listen(this.orders.AsSpan(0, this.count));
+                    break;
+                case Request.ListenBegun:
+                    this.own.Listen(this.ordersBegun.AsSpan(0, this.count));
                     break;
                 case Request.FillPool:
                     this.FillPool();
@@ -126,6 +171,7 @@ public sealed class OtherSide : Side
                     break;
             }
 
+            Volatile.Write(ref this.isAnswered, true);
             Signal(this.answered);
         }
     }

@@ -20,6 +20,22 @@ public abstract class Side
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
 
+    /// <summary>Begins to open listening sockets: where another thread does that, the loop goes on with its traffic.</summary>
+    public virtual void BeginListen(ReadOnlySpan<ListenOrder> orders)
+    {
+    }
+
+    /// <summary>Ends what was begun with the same orders. False if it is not done yet: then <see cref="Answers"/> will be readable.</summary>
+    /// <param name="wait">Until it is done.</param>
+    public virtual bool EndListen(Span<ListenOrder> orders, bool wait)
+    {
+        this.Listen(orders);
+        return true;
+    }
+
+    /// <summary>A descriptor that becomes readable when what was begun is done, or -1 where there is nothing to wait for.</summary>
+    public virtual int Answers => -1;
+
     /// <summary>Lists the sockets of this namespace.</summary>
     public abstract ISocketList SocketList { get; }
 

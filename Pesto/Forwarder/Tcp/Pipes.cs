@@ -9,7 +9,7 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Pipes
 {
     /// <summary>A pipe's capacity in bytes as asked for; who may not have that much gets what the kernel gives.</summary>
-    public const int WantedSize = 512 * 1024;
+    public const int WantedSize = 1024 * 1024;
 
     const int MostIdle = 64;
 

@@ -13,7 +13,13 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     const int BufferSize = 64 * 1024;
 
     /// <summary>What one direction of a flow may move before others get their turn, in bytes.</summary>
-    const int FairShare = 1024 * 1024;
+    const int FairShare = 2 * 1024 * 1024;
+
+    /// <summary>
+    /// What is asked for at a time from a stream, in bytes. A pipe is full when its slots are, and a slot holds as much as
+    /// the network card or the sender put together, so it can take more than its size says.
+    /// </summary>
+    const int SpliceLength = 4 * 1024 * 1024;
 
     /// <summary>A direction whose pieces are smaller than this, in bytes, is copied and not spliced.</summary>
     const int StreamPiece = 12 * 1024;
@@ -142,7 +148,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (index < 0)
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EADDRNOTAVAIL) || connected.Is(Errno.EAGAIN))
+            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
             {
                 this.limits.Reached("local ports towards a target", connected.Error);
                 this.Shed(client);
@@ -178,6 +184,21 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.counters.Shed++;
             this.Break(index);
         }
+    }
+
+    /// <summary>
+    /// Whether there is an address to reach a target from. Where there is none, such as towards ::1 where IPv6 is turned off,
+    /// TCP fails as if all local ports were in use, but no other connection has to wait because of that. UDP has an error of
+    /// its own for ports, so it tells.
+    /// </summary>
+    static bool HasSource(Side side, in SocketAddress target)
+    {
+        Result socket = side.Udp(target.Family);
+        if (!socket.Ok)
+            return true;
+        bool found = !Sockets.Connect(socket.Value, in target).Is(Errno.EADDRNOTAVAIL);
+        Descriptors.Close(socket.Value);
+        return found;
     }
 
     void Shed(int client)
@@ -378,7 +399,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return true;
         }
 
-        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, this.pipes[pipe]->Size);
+        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, SpliceLength);
         if (moved.Ok && moved.Value > 0)
         {
             direction->Pipe = pipe;

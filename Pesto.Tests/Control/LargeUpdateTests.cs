@@ -1,0 +1,40 @@
+using System.Net.Sockets;
+using Pesto.Tests.Harness;
+using Xunit.Abstractions;
+
+namespace Pesto.Tests.Control;
+
+public sealed class LargeUpdateTests(ITestOutputHelper output)
+{
+    const int Ports = 10_000;
+
+    /// <summary>How long an exchange takes depends on the machine and on what else it does; that the update leaves time for exchanges does not.</summary>
+    [Fact]
+    public void Traffic_goes_on_while_ten_thousand_ports_are_added_and_removed()
+    {
+        using Testbed bed = new();
+        using TcpService echo = TcpService.Echo(bed.Container, 80);
+        using RunningForwarder pesto = bed.Serve("-q", "-t", "127.0.0.1/80");
+        ServerTables few = ServerTables.Tcp("127.0.0.1/80"), many = ServerTables.Tcp("127.0.0.1/80", $"127.0.0.1/20000-{20000 + Ports - 1}");
+        using ExchangeLoop exchanges = new(bed.Host.Connect(80));
+        exchanges.WaitForMore(1000);
+        TimeSpan before = exchanges.TakeLongest();
+        foreach (ServerTables next in new[] { many, few, many, few })
+        {
+            int made = exchanges.Made;
+            Dictionary<string, long> start = pesto.Statistics();
+            ControlClient.Replace(pesto.Control, next);
+            TimeSpan longest = exchanges.TakeLongest();
+            int during = exchanges.Made - made;
+            Dictionary<string, long> end = pesto.Statistics();
+            long slices = end["slices"] - start["slices"];
+            output.WriteLine($"{end["sockets"]} sockets: {slices} slices, the longest so far {end["longest_slice_us"]} us, iteration {end["longest_iteration_us"]} us; {during} exchanges, the longest {longest.TotalMilliseconds} ms (before: {before.TotalMilliseconds} ms)");
+            Assert.Equal(next == many ? Ports + 1 : 1, end["sockets"]);
+            // A slice handles a few hundred sockets at the very most.
+            Assert.InRange(slices, Ports / 500, long.MaxValue);
+            Assert.InRange(during, 10, int.MaxValue);
+        }
+
+        Assert.Null(exchanges.Failure);
+    }
+}

@@ -1,0 +1,85 @@
+namespace Pesto.Linux;
+
+/// <summary>
+/// A child that waits for the end of this process, of whatever kind it is, and then removes files: in folders of a user
+/// that this process has stopped to be. It is a copy made by fork(2) that does nothing but a few system calls, and holds
+/// nothing but two pipe ends.
+/// </summary>
+public sealed unsafe class Janitor
+{
+    const int MostDescriptors = 1 << 20;
+
+    readonly int alive;
+    readonly int finished;
+
+    Janitor(int alive, int finished)
+    {
+        this.alive = alive;
+        this.finished = finished;
+    }
+
+    /// <summary>Starts the child. A file is removed only if it still is the one that is there now.</summary>
+    /// <returns>Null if no process or pipe is to be had.</returns>
+    public static Janitor? Start(params ReadOnlySpan<string> paths)
+    {
+        // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
+        byte[][] texts = new byte[paths.Length][];
+        Files.FileIdentity[] files = new Files.FileIdentity[paths.Length];
+        for (int i = 0; i < paths.Length; i++)
+        {
+            texts[i] = Files.Text(paths[i]);
+            _ = Files.LookBehind(texts[i], out files[i]).Ok;
+        }
+
+        if (!Descriptors.WaitablePipe(out int watched, out int alive).Ok)
+            return null;
+        if (!Descriptors.WaitablePipe(out int finished, out int working).Ok)
+        {
+            Descriptors.Close(watched);
+            Descriptors.Close(alive);
+            return null;
+        }
+
+        int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
+        int child = Libc.fork();
+        if (child == 0)
+        {
+            Descriptors.CloseAllBut(watched, working, descriptors);
+            Work(watched, texts, files);
+            Libc._exit(0);
+        }
+
+        Descriptors.Close(watched);
+        Descriptors.Close(working);
+        if (child > 0)
+            return new(alive, finished);
+        Descriptors.Close(alive);
+        Descriptors.Close(finished);
+        return null;
+    }
+
+    static void Work(int watched, byte[][] texts, Files.FileIdentity[] files)
+    {
+        byte nothing;
+        while (Libc.read(watched, &nothing, 1) < 0 && Libc.Errno == (int)Errno.EINTR)
+        {
+        }
+
+        for (int i = 0; i < texts.Length; i++)
+        {
+            if (!Files.LookBehind(texts[i], out Files.FileIdentity now).Ok || now != files[i])
+                continue;
+            fixed (byte* path = texts[i])
+                _ = Libc.unlink(path);
+        }
+    }
+
+    /// <summary>Has the files removed, and waits until they are.</summary>
+    public void Finish()
+    {
+        Descriptors.Close(this.alive);
+        Span<byte> nothing = stackalloc byte[1];
+        _ = Descriptors.Read(this.finished, nothing).Ok;
+        Descriptors.Close(this.finished);
+    }
+}
