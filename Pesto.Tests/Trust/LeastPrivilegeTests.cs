@@ -259,22 +259,20 @@ public sealed class LeastPrivilegeTests
         Assert.True(File.Exists(other["file"]));
     }
 
-    [SkippableFact]
-    public void What_nobody_may_not_remove_stays_and_the_next_one_takes_its_place()
+    [SkippableTheory]
+    [InlineData(Signum.SIGTERM)]
+    [InlineData(Signum.SIGKILL)]
+    public void Files_that_nobody_may_not_remove_are_removed_all_the_same(Signum signal)
     {
         Account.NeedOrdinary();
         using Testbed bed = new();
         Syscall.chmod(bed.Folder.Path, NativeConvert.FromOctalPermissionString("755"));
-        using (RunningForwarder first = bed.Serve("-t", "8080:80"))
-        {
-            WaitForSandbox(first.Process);
-            first.Process.Signal(Signum.SIGTERM);
-            Assert.Equal(0, first.Process.WaitForEnd(TimeSpan.FromSeconds(5)).ExitStatus);
-            Assert.Contains("Connection refused", first.Pesto().Errors);
-        }
-
-        using RunningForwarder second = bed.Serve("-t", "8081:80");
-        Assert.Contains("8081", second.Pesto().Output);
+        string pid = bed.Folder["pid"];
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80", "-P", pid);
+        AssertSandbox(pesto.Process, Nobody, Both, Both);
+        pesto.Process.Signal(signal);
+        pesto.Process.WaitForEnd(TimeSpan.FromSeconds(5));
+        Eventually.True(() => !File.Exists(pesto.Control) && !File.Exists(pid), "its files are gone");
     }
 
     static void NeedX64() => Skip.If(System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture != System.Runtime.InteropServices.Architecture.X64, "numbers of x86-64");
