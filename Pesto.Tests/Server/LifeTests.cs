@@ -104,7 +104,8 @@ public sealed class LifeTests
     public void The_control_socket_of_a_dead_process_is_replaced()
     {
         using Testbed bed = new();
-        using (RunningForwarder killed = bed.Serve())
+        // Whom nothing keeps from leaving his files behind.
+        using (RunningForwarder killed = bed.Serve("--no-sandbox"))
         {
             killed.Process.Signal(Signum.SIGKILL);
             killed.Process.WaitForEnd(TimeSpan.FromSeconds(20));
