@@ -7,6 +7,7 @@ using Xunit.Abstractions;
 namespace Pesto.Tests.Fuzz;
 
 /// <summary>A client that sends anything gets its tables in force, or leaves no trace.</summary>
+[Collection(Alone.Name)]
 public sealed class ServerFuzz(ITestOutputHelper output)
 {
     const Capabilities All = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Interface;
