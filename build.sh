@@ -12,6 +12,7 @@ Usage: ./build.sh [VERB] [ARGUMENT...]
   build        out/pesto: one native program that needs libc and nothing else (the default)
   static       out/pesto-static: the same, which needs nothing at all, for images with an old libc or none
   test [...]   builds and runs every test; arguments go to `dotnet test`, such as --filter Name~Interop
+  soak MINUTES streams, connections, datagrams, changing tables and clients that break off, all at once, for so long
   demo         forwards ports into a little container and changes them while a client connects
   bench [...]  runs the benchmarks; arguments go to them, `./build.sh bench --help` lists them
   peers [all]  fetches Debian's newest passt, pasta and pesto into .cache/peers, to test and compare with;
@@ -156,6 +157,11 @@ run_tests() {
   [ $status = 0 ] || [ $failed != 0 ] || say "build.sh: the test run broke off (status $status)" >&2
   say "$passed passed, $failed failed, $((total - executed)) skipped"
   return $status
+}
+
+soak() {
+  [[ ${1:-} =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "soak: how many MINUTES?"
+  PESTO_SOAK=$1 run_tests --filter FullyQualifiedName~SoakTests --logger "console;verbosity=detailed"
 }
 
 # ---- Showing and measuring ------------------------------------------------------------------------------------------
@@ -328,6 +334,7 @@ case $verb in
   build) build ;;
   static) build_static ;;
   test) run_tests "$@" ;;
+  soak) soak "$@" ;;
   demo) demo "$@" ;;
   bench) bench "$@" ;;
   peers) peers "$@" ;;

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Mono.Unix.Native;
@@ -112,24 +113,56 @@ public sealed class HandoverTests
         using TcpService echo = TcpService.Echo(bed.Container, 80);
         using RunningForwarder pesto = bed.Serve("-t", "0.0.0.0/80");
 
-        // The host's answers get lost for a while, since it has a wrong idea of where they go.
-        string device = new Command("ip", "-n", bed.Host.Name!, "-brief", "link", "show", "type", "veth").RunOrFail().Split('@', ' ')[0];
-        new Command("ip", "-n", bed.Host.Name!, "neighbor", "replace", "10.1.0.1", "lladdr", "02:00:00:00:00:99", "dev", device).RunOrFail();
-        using Socket connected = away.NewSocket(AddressFamily.InterNetwork, SocketType.Stream);
-        connected.Blocking = false;
-        Assert.Throws<SocketException>(() => connected.Connect(new IPEndPoint(IPAddress.Parse("10.1.0.2"), 80)));
-        bed.Host.Run(() =>
-        {
-            Handshakes handshakes = new();
-            Eventually.True(() => { handshakes.Begin(); return handshakes.Next(out ushort port) && port == 80; }, "a handshake is under way");
-            return true;
-        });
+        string device = LoseAnswers(bed.Host);
+        using Socket connected = BeginHandshake(away, bed.Host, 80);
         using ControlClient client = ControlClient.Applied(pesto.Control, next == "" ? ServerTables.Tcp() : ServerTables.Tcp(next));
         client.Send(ControlClient.CommitMessage);
         new Command("ip", "-n", bed.Host.Name!, "neighbor", "delete", "10.1.0.1", "dev", device).RunOrFail();
         Assert.Equal(DoneStatus.Committed, client.ReadDone());
         connected.Blocking = true;
         Assert.Equal("ping", connected.Exchange("ping"));
+    }
+
+    [Fact]
+    public void A_rollback_serves_the_old_rules_at_once_whatever_handshakes_there_are_with_the_new()
+    {
+        using Testbed bed = new();
+        using NetworkNamespace away = NetworkNamespace.Create();
+        away.Link(bed.Host, ["10.1.0.1/24"], ["10.1.0.2/24"]);
+        using TcpService echo = TcpService.Echo(bed.Container, 80);
+        using RunningForwarder pesto = bed.Serve("-t", "127.0.0.1/80");
+        using ControlClient client = ControlClient.Applied(pesto.Control, ServerTables.Tcp("0.0.0.0/81"));
+        using Socket parked = bed.Host.Connect(80);
+        LoseAnswers(bed.Host);
+        using Socket handshake = BeginHandshake(away, bed.Host, 81);
+        Stopwatch since = Stopwatch.StartNew();
+        client.Send(ControlClient.RollbackMessage);
+        Assert.Equal("ping", parked.Exchange("ping"));
+        Assert.InRange(since.ElapsedMilliseconds, 0, 1500);
+        Assert.Equal(DoneStatus.RolledBack, client.ReadDone());
+    }
+
+    /// <summary>Has a host's answers to 10.1.0.1 get lost until the neighbour is deleted, since it has a wrong idea of where they go; gives the device.</summary>
+    static string LoseAnswers(NetworkNamespace host)
+    {
+        string device = new Command("ip", "-n", host.Name!, "-brief", "link", "show", "type", "veth").RunOrFail().Split('@', ' ')[0];
+        new Command("ip", "-n", host.Name!, "neighbor", "replace", "10.1.0.1", "lladdr", "02:00:00:00:00:99", "dev", device).RunOrFail();
+        return device;
+    }
+
+    /// <summary>Begins to connect to 10.1.0.2, and waits until its host knows.</summary>
+    static Socket BeginHandshake(NetworkNamespace from, NetworkNamespace host, int to)
+    {
+        Socket connecting = from.NewSocket(AddressFamily.InterNetwork, SocketType.Stream);
+        connecting.Blocking = false;
+        Assert.Throws<SocketException>(() => connecting.Connect(new IPEndPoint(IPAddress.Parse("10.1.0.2"), to)));
+        host.Run(() =>
+        {
+            Handshakes handshakes = new();
+            Eventually.True(() => { handshakes.Begin(); return handshakes.Next(out ushort port) && port == to; }, "a handshake is under way");
+            return true;
+        });
+        return connecting;
     }
 
     /// <summary>Two rules that overlap, so that no table has both; and whether ::1 is served by both.</summary>

@@ -1,5 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
+using Pesto.Protocol;
+using Pesto.Rules;
 using Pesto.Tests.Harness;
 using Xunit.Abstractions;
 
@@ -40,6 +42,30 @@ public sealed class LargeUpdateTests(ITestOutputHelper output)
         }
 
         Assert.Null(exchanges.Failure);
+    }
+
+    /// <summary>Sockets for outbound flows are opened by the thread that opens the listening sockets, in between.</summary>
+    [Fact]
+    public void Updates_come_to_an_end_while_the_container_connects_to_the_host()
+    {
+        const int Some = 1000, Rounds = 10;
+        using Testbed bed = new();
+        using TcpService service = TcpService.Says(bed.Host, 81, "outside");
+        using RunningForwarder pesto = bed.Serve("-q", "-t", "127.0.0.1/80", "-T", "8081:81");
+        Rule[] outbound = ControlClient.Look(pesto.Control).Of(Pif.Splice);
+        ServerTables few = ServerTables.Tcp("127.0.0.1/80").With(Pif.Splice, outbound);
+        ServerTables many = ServerTables.Tcp("127.0.0.1/80", $"127.0.0.1/20000-{20000 + Some - 1}").With(Pif.Splice, outbound);
+        using ConnectLoop connections = new(bed.Container, 8081), others = new(bed.Container, 8081);
+        connections.WaitForMore(10);
+        for (int round = 0; round < Rounds; round++)
+        {
+            ControlClient.Replace(pesto.Control, many);
+            ControlClient.Replace(pesto.Control, few);
+        }
+
+        connections.Stop();
+        others.Stop();
+        Assert.Equal(("", ""), (connections.Failures, others.Failures));
     }
 
     /// <summary>Answers one connection, on a thread of its own: its delays are not to be taken for the forwarder's.</summary>

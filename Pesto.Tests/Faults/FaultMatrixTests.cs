@@ -24,10 +24,16 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
     const int Patience = 250, Slack = 12;
     const Errno Eio = (Errno)5, Ebusy = (Errno)16;
 
-    static readonly byte[] Bulk = [.. Enumerable.Range(0, 300_000).Select(i => (byte)(i * 31 >> 3))];
+    static readonly TimeSpan Recovery = TimeSpan.FromSeconds(8);
 
-    static readonly (int After, int Times)[] Moments = [(0, 1), (1, 1), (4, 1), (0, 1000)];
+    static readonly byte[] Bulk = [.. Enumerable.Range(0, 2_000_000).Select(i => (byte)(i * 31 >> 3))];
 
+    static readonly (int After, int Times)[] Moments = [(0, 1), (2, 1), (0, 1000)];
+
+    /// <summary>
+    /// EAGAIN is missing where the forwarder relies on an event of edge-triggered epoll to follow: the kernel says it only if one does, and
+    /// all traffic is full of it anyway.
+    /// </summary>
     static readonly (string Function, Errno[] Errors)[] Matrix =
     [
         ("socket", [Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM, Errno.EAFNOSUPPORT]),
@@ -35,16 +41,15 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         ("listen", [Errno.EADDRINUSE, Errno.ENOMEM]),
         ("accept4", [Errno.EINTR, Errno.ECONNABORTED, Errno.EMFILE, Errno.ENFILE, Errno.ENOBUFS, Errno.ENOMEM, Errno.EPERM, Errno.EPROTO]),
         ("connect", [Errno.ECONNREFUSED, Errno.ENETUNREACH, Errno.EHOSTUNREACH, Errno.ETIMEDOUT, Errno.EADDRNOTAVAIL, Errno.ENOBUFS, Errno.EACCES, Errno.EPERM]),
-        ("shutdown", [Errno.ENOTCONN, Errno.ENOBUFS]),
+        ("shutdown", [Errno.ENOTCONN]),
         ("setsockopt", [Errno.ENOPROTOOPT, Errno.ENOMEM, Errno.ENOBUFS, Errno.EPERM]),
         ("getsockopt", [Errno.ENOBUFS, Errno.EINVAL]),
-        ("getsockname", [Errno.ENOBUFS]),
-        ("recv", [Errno.EINTR, Errno.EAGAIN, Errno.ECONNRESET, Errno.ETIMEDOUT, Errno.EHOSTUNREACH, Errno.ENOMEM]),
-        ("send", [Errno.EINTR, Errno.EAGAIN, Errno.EPIPE, Errno.ECONNRESET, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETIMEDOUT]),
+        ("recv", [Errno.EINTR, Errno.ECONNRESET, Errno.ETIMEDOUT, Errno.EHOSTUNREACH, Errno.ENOMEM]),
+        ("send", [Errno.EINTR, Errno.EPIPE, Errno.ECONNRESET, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETIMEDOUT]),
         ("recvmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOMEM, Errno.ENOBUFS, Errno.ECONNREFUSED]),
         ("sendmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOBUFS, Errno.ENOMEM, Errno.ECONNREFUSED, Errno.EMSGSIZE, Errno.EPERM, Errno.ENETUNREACH]),
         ("pipe2", [Errno.EMFILE, Errno.ENFILE, Errno.ENOMEM]),
-        ("splice", [Errno.EINTR, Errno.EAGAIN, Errno.ENOMEM, Errno.EPIPE, Errno.ECONNRESET, Errno.ETIMEDOUT]),
+        ("splice", [Errno.EINTR, Errno.ENOMEM, Errno.EPIPE, Errno.ECONNRESET, Errno.ETIMEDOUT]),
         ("fcntl", [Errno.EPERM, Ebusy, Errno.ENOMEM]),
         ("epoll_ctl", [Errno.ENOMEM, Errno.ENOSPC]),
         ("epoll_wait", [Errno.EINTR]),
@@ -62,10 +67,13 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         int before = world.Descriptors;
         StringBuilder table = new();
         int tried = 0, reached = 0;
-        List<string> never = [];
+        List<string> problems = [];
         Stopwatch watch = Stopwatch.StartNew();
         foreach ((string function, Errno[] errors) in Matrix)
         {
+            if (world.IsBroken)
+                break;
+
             int hits = 0;
             foreach (Errno error in errors)
             {
@@ -74,30 +82,36 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
                 {
                     int failed = world.WorkUnder(function, after, times, error);
                     string what = $"{function} failing with {error} after {after} calls, {times} times";
-                    world.AssertAsEver(what);
+                    if (world.WhatIsWrong() is string wrong)
+                        problems.Add($"{what}: {wrong}");
                     table.Append($" {failed,6}");
                     tried++;
                     reached += failed > 0 ? 1 : 0;
                     hits += failed;
                 }
 
+                if (world.LostDescriptors(before) is int lost and > 0)
+                {
+                    problems.Add($"{function} failing with {error} loses {lost} descriptors");
+                    before += lost;
+                }
+
                 table.Append('\n');
             }
 
             if (hits == 0)
-                never.Add(function);
-            Eventually.True(() => world.Descriptors <= before + Slack, $"after {function}: {world.Descriptors} descriptors, {before} before");
+                problems.Add($"{function} is never called");
         }
 
         output.WriteLine($"{"call",-12} {"error",-16} {string.Join(' ', Moments.Select(m => $"{m.After,3}/{m.Times}"))}  (calls that failed: after so many, so many times)\n{table}");
         output.WriteLine($"{tried} cases in {watch.Elapsed.TotalSeconds:F0} s, {reached} of them reached; descriptors {before} before, {world.Descriptors} after");
-        Assert.True(never.Count == 0, $"never called: {string.Join(", ", never)}");
+        Assert.True(problems.Count == 0, string.Join('\n', problems));
     }
 
     /// <summary>A forwarder with somebody who is not to notice anything, and work that may fail.</summary>
     sealed class World : IDisposable
     {
-        static readonly ServerTables Usual = Tables("8080:80"), Other = Tables("8080:80", "9000-9009:80");
+        static readonly ServerTables Usual = Tables("8080:80"), Other = Tables("8080:80", "9000-9009");
 
         readonly Testbed bed = new();
         readonly Preload preload = new();
@@ -123,6 +137,14 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         }
 
         public int Descriptors => this.pesto.Process.Descriptors;
+
+        /// <summary>How many more there are than before, once what takes its time is over.</summary>
+        public int LostDescriptors(int before)
+        {
+            for (Stopwatch watch = Stopwatch.StartNew(); this.Descriptors > before + Slack && watch.Elapsed < Recovery;)
+                Thread.Sleep(10);
+            return this.Descriptors <= before + Slack ? 0 : this.Descriptors - before;
+        }
 
         static ServerTables Tables(params string[] ports) =>
             new ServerTables().With(Pif.Host, [.. ServerTables.Rules(ports), Datagrams]);
@@ -150,7 +172,9 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
             this.pesto.Process.Signal(Signum.SIGUSR1);
             Task[] all =
             [
-                Task.Run(() => Tolerate(() => this.Exchange(Bulk, Patience))),
+                // Who does not read at once has pipes fill, and more of them made.
+                .. Enumerable.Range(0, 3).Select(_ => Task.Run(() => Tolerate(() => this.Exchange(Bulk, Patience, pause: 30)))),
+                Task.Run(() => Tolerate(this.Abandon)),
                 Task.Run(() => Tolerate(() => this.Exchange("ping"u8.ToArray(), Patience))),
                 Task.Run(() => Tolerate(this.Datagram)),
                 Task.Run(() => Tolerate(() => Replace(this.pesto.Control, Other, Patience))),
@@ -159,30 +183,43 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
             Tolerate(() => Replace(this.pesto.Control, Usual, Patience));
         }
 
-        public void AssertAsEver(string what)
+        /// <summary>Nothing that comes after can tell anything.</summary>
+        public bool IsBroken { get; private set; }
+
+        public string? WhatIsWrong()
         {
             try
             {
                 Assert.False(this.pesto.Process.HasEnded, $"it ended: {this.pesto.Process.Errors}");
                 this.MustWork();
                 this.bystander.WaitForMore(5);
+                return null;
             }
             catch (Exception e)
             {
-                throw new InvalidOperationException($"{what}: {e.Message}\n{this.pesto.Process.Errors[^Math.Min(2000, this.pesto.Process.Errors.Length)..]}", e);
+                this.IsBroken = true;
+                return $"{e.Message}\n{this.pesto.Process.Errors[^Math.Min(2000, this.pesto.Process.Errors.Length)..]}";
             }
         }
 
         /// <summary>All works again, soon.</summary>
         public void MustWork()
         {
-            string last = "";
-            Eventually.True(() => Succeeds(() => this.Exchange("ping"u8.ToArray(), 2000), ref last) && Succeeds(() => this.Exchange(Bulk, 5000), ref last), $"connections are served again ({last})");
-            Eventually.True(() => Succeeds(this.Datagram, ref last), $"datagrams are served again ({last})");
-            Eventually.True(() => Succeeds(() => Replace(this.pesto.Control, Usual, 3000), ref last), $"tables can be changed again ({last})");
+            this.Soon("connections are served", () => this.Exchange("ping"u8.ToArray(), 2000));
+            this.Soon("much is carried", () => this.Exchange(Bulk, 5000));
+            this.Soon("datagrams are carried", this.Datagram);
+            this.Soon("tables can be changed", () => Replace(this.pesto.Control, Usual, 3000));
         }
 
-        void Exchange(byte[] bytes, int timeout)
+        void Soon(string what, Action action)
+        {
+            string why = "";
+            Stopwatch watch = Stopwatch.StartNew();
+            while (!Succeeds(action, ref why))
+                Assert.True(watch.Elapsed < Recovery && !this.pesto.Process.HasEnded, $"{what} no more: {why}");
+        }
+
+        void Exchange(byte[] bytes, int timeout, int pause = 0)
         {
             using Socket socket = this.bed.Host.Connect(8080);
             socket.SendTimeout = socket.ReceiveTimeout = timeout;
@@ -196,12 +233,29 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
             });
             try
             {
+                Thread.Sleep(pause);
                 Assert.True(bytes.AsSpan().SequenceEqual(socket.ReadExactly(bytes.Length)), "other bytes came back");
             }
             finally
             {
                 socket.Dispose();
                 Tolerate(() => sender.Wait());
+            }
+        }
+
+        /// <summary>Sends more than is taken, reads nothing and resets: pipes that are full go with it, and others have to be made.</summary>
+        void Abandon()
+        {
+            using Socket socket = this.bed.Host.Connect(8080);
+            socket.SendTimeout = 30;
+            try
+            {
+                while (true)
+                    socket.Send(Bulk);
+            }
+            catch (SocketException)
+            {
+                socket.Reset();
             }
         }
 
@@ -225,7 +279,7 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
             client.ReadListing();
             client.Send(ControlClient.Hello);
             client.Send(ControlClient.TablesMessage(tables));
-            client.ReadVerdict();
+            Assert.Equal("", client.ReadVerdict().Text);
             client.Send(ControlClient.ApplyMessage());
             uint failures = client.ReadOutcome().Failures;
             client.Send(failures == 0 ? ControlClient.CommitMessage : ControlClient.RollbackMessage);

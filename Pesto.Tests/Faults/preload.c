@@ -85,17 +85,17 @@ BETWEEN(int, connect, fd, (int fd, const struct sockaddr *a, socklen_t n), (fd, 
 BETWEEN(int, shutdown, fd, (int fd, int how), (fd, how))
 BETWEEN(int, setsockopt, fd, (int fd, int l, int o, const void *v, socklen_t n), (fd, l, o, v, n))
 BETWEEN(int, getsockopt, fd, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
-BETWEEN(int, getsockname, fd, (int fd, struct sockaddr *a, socklen_t *n), (fd, a, n))
 BETWEEN(ssize_t, recv, fd, (int fd, void *b, size_t n, int flags), (fd, b, n, flags))
 BETWEEN(ssize_t, send, fd, (int fd, const void *b, size_t n, int flags), (fd, b, n, flags))
 BETWEEN(ssize_t, sendmsg, fd, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 BETWEEN(int, recvmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
 BETWEEN(int, sendmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags))
 BETWEEN(int, pipe2, -1, (int ends[2], int flags), (ends, flags))
-BETWEEN(ssize_t, splice, from < to ? from : to, (int from, off_t *o, int to, off_t *p, size_t n, unsigned flags), (from, o, to, p, n, flags))
+BETWEEN(ssize_t, splice, -1, (int from, off_t *o, int to, off_t *p, size_t n, unsigned flags), (from, o, to, p, n, flags))
 BETWEEN(int, epoll_ctl, fd, (int epoll, int operation, int fd, struct epoll_event *e), (epoll, operation, fd, e))
-BETWEEN(ssize_t, write, fd, (int fd, const void *b, size_t n), (fd, b, n))
-BETWEEN(ssize_t, read, fd, (int fd, void *b, size_t n), (fd, b, n))
+/* Messages for people, and pipes; between them are the counters by which threads wake each other, of which writing can only be interrupted. */
+BETWEEN(ssize_t, write, fd <= 2 || (plan && plan->error == EINTR) ? -1 : fd, (int fd, const void *b, size_t n), (fd, b, n))
+BETWEEN(ssize_t, read, -1, (int fd, void *b, size_t n), (fd, b, n))
 
 int fcntl(int fd, int command, ...) {
   static int (*real)(int, int, long);

@@ -17,6 +17,7 @@ public sealed class ServeOptionsTests
     [InlineData("--runas 1:2:3: not a user", "--runas", "1:2:3")]
     [InlineData("there is no namespace to forward from", "-T", "80")]
     [InlineData("not available here", "-t", "auto")]
+    [InlineData("/proc/self/ns/net is the one that this is started in", "--netns", "/proc/self/ns/net", "-t", "8080")]
     [InlineData("user namespace /nowhere/user: No such file or directory", "--userns", "/nowhere/user", "1")]
     public void What_can_not_be_meant_is_said(string words, params string[] options)
     {

@@ -233,29 +233,6 @@ public sealed class ControlTests
     }
 
     [Fact]
-    public void In_a_crowd_a_client_that_takes_a_while_to_answer_is_not_taken_for_one_that_stalls()
-    {
-        const int Clients = 100;
-        using Testbed bed = new();
-        using RunningForwarder pesto = bed.Serve();
-        Thread[] threads = [.. Enumerable.Range(0, Clients).Select(i => new Thread(() =>
-        {
-            using ControlClient client = new(pesto.Control);
-            ReadOnlySpan<Rule> rules = client.ReadListing().Pifs[0].Table.Rules;
-            // As long as a busy machine may need to give a process its time.
-            Thread.Sleep(20);
-            client.Send(ControlClient.Update([.. rules, ControlClient.Tcp("127.0.0.1", (ushort)(10_000 + i), 80)]));
-            client.WaitForClose();
-        }))];
-        foreach (Thread thread in threads)
-            thread.Start();
-        foreach (Thread thread in threads)
-            thread.Join();
-        Assert.Equal(Clients, ControlClient.Listed(pesto.Control).Length);
-        Assert.DoesNotContain("stalled", pesto.Process.Errors);
-    }
-
-    [Fact]
     public void Clients_that_wait_and_hang_up_are_passed_over()
     {
         using Testbed bed = new();

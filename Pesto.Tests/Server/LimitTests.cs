@@ -18,6 +18,8 @@ public sealed class LimitTests
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService service = TcpService.Echo(bed.Container, 80);
+        // Who counts for us has finished starting.
+        Assert.Equal(0, pesto.Statistic("tcp_open"));
         int before = pesto.Process.Descriptors;
         using (BackgroundProcess clients = Program.Connections(bed.Host, 8080, Connections))
         {

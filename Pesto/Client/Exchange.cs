@@ -138,12 +138,12 @@ sealed class Exchange : IDisposable
         Span<byte> head = stackalloc byte[Transactions.HeadSize];
         while (true)
         {
-            this.ReceiveAll(head, end);
+            this.ReceiveAll(head, end, type);
             uint length = BinaryPrimitives.ReadUInt32BigEndian(head[1..]);
             if (length > Transactions.LongestServerBody)
                 throw new ProtocolException($"{this.path}: the server announces a message of {length} bytes");
             byte[] body = new byte[length];
-            this.ReceiveAll(body, end);
+            this.ReceiveAll(body, end, type);
             if (head[0] == (byte)type)
                 return body;
             if (!Transactions.MaySkip(head[0]))
@@ -151,7 +151,7 @@ sealed class Exchange : IDisposable
         }
     }
 
-    void ReceiveAll(Span<byte> to, long end)
+    void ReceiveAll(Span<byte> to, long end, MessageType due)
     {
         while (!to.IsEmpty)
         {
@@ -159,7 +159,7 @@ sealed class Exchange : IDisposable
             if (!received.Ok)
                 throw new LinuxException($"{this.path}: wait for the server's answer", received.Error);
             if (received.Value == 0)
-                throw new ProtocolException($"{this.path}: the server hung up in the middle of the transaction, which undoes it");
+                throw new ProtocolException($"{this.path}: the server hung up {(due == MessageType.Done ? "before it told how the transaction ended: look at its tables" : "in the middle of the transaction, which undoes it")}");
             to = to[received.Value..];
         }
     }

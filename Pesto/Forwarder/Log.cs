@@ -69,8 +69,9 @@ public static class Log
         }
 
         Line[text.Length] = (byte)'\n';
-        // A log that can't be written (a full disk, a closed terminal) must not end the service.
-        _ = Descriptors.WriteAll(descriptor, Line.AsSpan(0, text.Length + 1));
+        // A log that can't be written (a full disk, a closed terminal, a pipe that nobody reads) must not end or hold up the service.
+        if (Descriptors.TakesMore(descriptor))
+            _ = Descriptors.WriteAll(descriptor, Line.AsSpan(0, text.Length + 1));
     }
 
     /// <summary>Puts a line together without allocating: what does not fit is cut off.</summary>

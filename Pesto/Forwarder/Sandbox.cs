@@ -27,15 +27,16 @@ public sealed class Sandbox
     /// is the whole process's.
     /// </summary>
     /// <param name="opensMore">Sockets may be wanted later that are not open yet.</param>
+    /// <param name="ownFiles">What is to be removed at the end.</param>
     /// <returns>Who removes the forwarder's own files at the end, if the forwarder itself can't any more; else null.</returns>
-    public static Janitor? Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore)
+    public static Janitor? Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
         Privilege kept = KeptBy(options, opensMore);
         Janitor? janitor = null;
         if (options.RunAs is null && Processes.User == 0 && !Launch.EnteredUserNamespace)
-            janitor = BecomeNobody(options, other, listeners);
+            janitor = BecomeNobody(ownFiles, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
         other?.Run(() => sandbox.EnterThread(Launch.EnteredUserNamespace ? Privilege.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
@@ -53,10 +54,10 @@ public sealed class Sandbox
         (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
 
     /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
-    static Janitor? BecomeNobody(ServeOptions options, OtherSide? other, Listeners listeners)
+    static Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, OtherSide? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
-        Janitor? janitor = options.OwnFiles.Length > 0 ? Janitor.Start(options.OwnFiles) : null;
+        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(ownFiles) : null;
         // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
         listeners.GiveTo(nobody);
         Privileges.KeepOverChangeOfUser();

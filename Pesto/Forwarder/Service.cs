@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -68,11 +69,13 @@ public sealed class Service
             return 1;
         ControlSocket? control = null;
         Janitor? janitor = null;
+        List<(string Path, Files.FileIdentity Identity)> ownFiles = [];
         bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
             control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
+            ownFiles.Add(control.File);
         }
 
         try
@@ -80,7 +83,7 @@ public sealed class Service
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
             {
-                WritePid(this.options.PidPath);
+                ownFiles.Add((this.options.PidPath, WritePid(this.options.PidPath)));
                 hasPidFile = true;
             }
 
@@ -88,7 +91,7 @@ public sealed class Service
             if (!this.options.Foreground)
                 this.LeaveTerminal();
             if (!this.options.NoSandbox)
-                janitor = this.EnterSandbox();
+                janitor = this.EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
             Launch.Ready();
             this.loop.Run();
             if (this.namespaceWatch is { IsGone: true })
@@ -108,7 +111,7 @@ public sealed class Service
     }
 
     /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
-    Janitor? EnterSandbox()
+    Janitor? EnterSandbox(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
     {
         bool opensMore = this.options.ControlPath is not null;
         for (int i = 0; i < this.tables.Pifs.Length; i++)
@@ -126,7 +129,7 @@ public sealed class Service
                 _ = pif.Connects.SocketList;
         }
 
-        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore);
+        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore, ownFiles);
     }
 
     void LeaveTerminal()
@@ -140,6 +143,9 @@ public sealed class Service
     OtherSide EnterNamespace(string path)
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
+        // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
+        if (Files.LookBehind("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.IdentityOf(fd) == own)
+            throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
         OtherSide host = this.otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
@@ -229,11 +235,13 @@ public sealed class Service
                 : PortRange.UsualEphemeral;
     }
 
-    static void WritePid(string path)
+    static Files.FileIdentity WritePid(string path)
     {
         const int Readable = 0x1a4;
         int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
         Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");
+        Files.FileIdentity identity = Files.IdentityOf(fd);
         Descriptors.Close(fd);
+        return identity;
     }
 }

@@ -20,7 +20,8 @@ public static class AllowedCalls
             SystemCall.EpollWait, SystemCall.EpollPwait, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Splice, SystemCall.Recvmmsg,
             SystemCall.Sendmmsg, SystemCall.Sendmsg, SystemCall.Recvmsg, SystemCall.Close, SystemCall.Accept4, SystemCall.Connect, SystemCall.EpollCtl,
             SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Getsockname, SystemCall.Getpeername,
-            SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Fcntl, SystemCall.Statx);
+            SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Fcntl, SystemCall.Statx,
+            SystemCall.Poll, SystemCall.Ppoll);
         AllowSockets(filter);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, InterfaceIndex));
         if (removesFiles)

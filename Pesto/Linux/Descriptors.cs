@@ -70,6 +70,14 @@ public static unsafe class Descriptors
         return ready.Ok && ready.Value > 0;
     }
 
+    /// <summary>Whether a line can be written without waiting: a pipe or a terminal that nobody reads from takes no more.</summary>
+    public static bool TakesMore(int fd)
+    {
+        // struct pollfd: descriptor, then the events asked for (POLLOUT) and those that came, 16 bits each.
+        int* wait = stackalloc int[2] { fd, 4 };
+        return Result.Of(Libc.poll(wait, 1, 0)) is { Ok: true, Value: > 0 };
+    }
+
     /// <summary>Reads from a file at a place, in bytes from its beginning.</summary>
     public static Result ReadAt(int fd, Span<byte> buffer, long offset)
     {

@@ -18,18 +18,15 @@ public sealed unsafe class Janitor
         this.finished = finished;
     }
 
-    /// <summary>Starts the child. A file is removed only if it still is the one that is there now.</summary>
+    /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
     /// <returns>Null if no process or pipe is to be had.</returns>
-    public static Janitor? Start(params ReadOnlySpan<string> paths)
+    public static Janitor? Start(params ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own)
     {
         // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
-        byte[][] texts = new byte[paths.Length][];
-        Files.FileIdentity[] files = new Files.FileIdentity[paths.Length];
-        for (int i = 0; i < paths.Length; i++)
-        {
-            texts[i] = Files.Text(paths[i]);
-            _ = Files.LookBehind(texts[i], out files[i]).Ok;
-        }
+        byte[][] texts = new byte[own.Length][];
+        Files.FileIdentity[] files = new Files.FileIdentity[own.Length];
+        for (int i = 0; i < own.Length; i++)
+            (texts[i], files[i]) = (Files.Text(own[i].Path), own[i].Identity);
 
         if (!Descriptors.WaitablePipe(out int watched, out int alive).Ok)
             return null;

@@ -10,14 +10,14 @@ public static unsafe class Sockets
     const int Stream = 1, Datagram = 2, NonBlocking = 0x800, CloseOnExec = 0x80000;
     const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
     const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoUdp = 17, IpProtoIpv6 = 41;
-    const int ReuseAddress = 2, SocketError = 4, KeepAliveOption = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
+    const int ReuseAddress = 2, SocketError = 4, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
     const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62;
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
     const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
-    public const int ShutRead = 0, ShutWrite = 1, ShutBoth = 2;
+    public const int ShutRead = 0, ShutWrite = 1;
 
     public static Result Tcp(ushort family) => Result.Of(Libc.socket(family, Stream | NonBlocking | CloseOnExec, 0));
 
@@ -53,18 +53,6 @@ public static unsafe class Sockets
 
     /// <summary>Accepts one connection, non-blocking, from no matter whom.</summary>
     public static Result Accept(int fd) => Result.Of(Libc.accept4(fd, null, null, NonBlocking | CloseOnExec));
-
-    /// <summary>The family of the address that a connection came to: IPv4 through a dual-stack socket shows as a v4-mapped address.</summary>
-    public static Result LocalAddress(int fd, out SocketAddress address)
-    {
-        fixed (SocketAddress* p = &address)
-        {
-            uint length = 28;
-            Result result = Result.Of(Libc.getsockname(fd, p, &length));
-            p->Length = length;
-            return result;
-        }
-    }
 
     /// <summary>Receives without waiting; 0 is the end of the stream.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -110,8 +98,6 @@ public static unsafe class Sockets
     public static Result SetReusePort(int fd, bool on) => Set(fd, SolSocket, ReusePortOption, on ? 1 : 0);
 
     public static Result SetNoDelay(int fd) => Set(fd, IpProtoTcp, TcpNoDelay, 1);
-
-    public static Result SetKeepAlive(int fd) => Set(fd, SolSocket, KeepAliveOption, 1);
 
     /// <summary>Has urgent data read in its place in the stream.</summary>
     public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);
@@ -209,8 +195,6 @@ public static unsafe class Sockets
             return Result.Of(Libc.getsockopt(fd, SolSocket, PeerCredentials, p, &length));
         }
     }
-
-    public static Result SetReceiveTimeout(int fd, int milliseconds) => SetTimeout(fd, 20, milliseconds);
 
     public static Result SetSendTimeout(int fd, int milliseconds) => SetTimeout(fd, 21, milliseconds);
 

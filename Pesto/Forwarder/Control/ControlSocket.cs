@@ -139,6 +139,9 @@ public sealed class ControlSocket : IEventHandler, ITimed
             this.retryAt = this.loop.Now + RetryMilliseconds;
     }
 
+    /// <summary>Where the socket is in the file system, and which file it is.</summary>
+    public (string Path, Files.FileIdentity Identity) File => (this.path, this.identity);
+
     /// <summary>Removes the socket from the file system, unless another process has put its own there since.</summary>
     public void Remove()
     {

@@ -360,7 +360,8 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         Side side = this.tables.Pifs[pif].Listens;
         if (!side.EndListen(this.orders.AsSpan(0, count), wait))
         {
-            this.wakeAt = long.MaxValue;
+            // An event tells, unless a flow needs sockets of the same thread meanwhile: then it waits for the thread itself, and takes the event.
+            this.wakeAt = this.loop.Now + LookAgainMilliseconds;
             return;
         }
 

@@ -441,9 +441,12 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             from->Readable = false;
 
         HastenSecond(to);
-        Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
+        Result sent;
+        do
+            sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
+        while (sent.Is(Errno.EINTR));
         int taken = sent.Ok ? sent.Value : 0;
-        if (!sent.Ok && !sent.Is(Errno.EAGAIN) && !sent.Is(Errno.EINTR))
+        if (!sent.Ok && !sent.Is(Errno.EAGAIN))
             return false;
         counter += taken;
         return taken == length || this.Keep(direction, to, taken, length - taken);
@@ -475,7 +478,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, seen.Value);
         if (!sent.Ok)
         {
-            to->Writable = false;
+            // An interrupted call is made again at once: no event would tell when.
+            to->Writable = !sent.Is(Errno.EAGAIN);
             return sent.Is(Errno.EAGAIN) || sent.Is(Errno.EINTR);
         }
 
