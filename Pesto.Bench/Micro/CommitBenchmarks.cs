@@ -29,12 +29,12 @@ public class CommitBenchmarks
         Loop loop = new();
         Limits limits = new(loop);
         Listeners listeners = new(3 * this.Sockets);
-        TcpFlows flows = new(loop, counters, limits, 16, 3 * this.Sockets, 0, 0);
+        TcpFlows flows = new(loop, counters, limits, 16, 3 * this.Sockets, default, 0);
         this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
         UdpFlows udp = new(loop, counters, limits, this.tables, listeners, targets, new(16, 3 * this.Sockets, 0, 0));
         Acceptor acceptor = new(loop, this.tables, listeners, flows, udp, limits, targets, counters, 3 * this.Sockets);
-        this.transaction = new(loop, this.tables, listeners, acceptor, counters, freeBind: false);
+        this.transaction = new(loop, this.tables, listeners, acceptor, counters, default);
         this.Commit(First);
     }
 

@@ -66,10 +66,10 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         Tables tables = NewTables(side);
         Listeners listeners = new(2 * MostSockets);
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        TcpFlows tcp = new(loop, counters, limits, 64, 1024, 0, 0);
+        TcpFlows tcp = new(loop, counters, limits, 64, 1024, default, 0);
         UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
         Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
-        Transaction transaction = new(loop, tables, listeners, acceptor, counters, freeBind: false);
+        Transaction transaction = new(loop, tables, listeners, acceptor, counters, default);
         Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
         byte[][] corpus = [.. Corpora.Updates];
         byte[] answer = new byte[256 * 1024];

@@ -24,18 +24,18 @@ static class Programs
     public static string RealPesto => Path.Combine(Peers, "pesto");
 
     /// <summary>For tests against the real pasta and pesto: skips where they have not been fetched, unless PESTO_REQUIRE_PEERS says that they have to be there.</summary>
-    public static void NeedPeers()
-    {
-        if (File.Exists(RealPasta))
-            return;
-        Assert.False(Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") == "1", "the real pasta is required and not there: ./build.sh peers");
-        Skip.If(true, "the real pasta is not there: ./build.sh peers");
-    }
+    public static void NeedPeers() => Need(File.Exists(RealPasta), "the real pasta is not there: ./build.sh peers");
 
-    /// <summary>For tests that use a program of others: skips where it is not installed.</summary>
-    public static void Need(string program) => Skip.IfNot(
-        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, program))),
-        $"{program} is not installed");
+    /// <summary>The same for tests that use another program.</summary>
+    public static void Need(string program) => Need(
+        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Append("/usr/sbin").Any(folder => File.Exists(Path.Combine(folder, program))),
+        $"{program} is not installed: ./build.sh peers all");
+
+    static void Need(bool isThere, string otherwise)
+    {
+        Assert.True(isThere || Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") != "1", otherwise);
+        Skip.IfNot(isThere, otherwise);
+    }
 
     static string FindRoot()
     {

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.Namespaces;
@@ -37,6 +38,44 @@ public sealed class ProgramsTests : IDisposable
         string[] reverse = direction == "" ? [] : [direction];
         Finished finished = this.OnHost("iperf3", ["-c", address, "-p", "5301", "-n", "64M", "-P", "4", .. reverse]);
         Assert.True(finished.ExitStatus == 0, $"{finished}");
+    }
+
+    [SkippableTheory]
+    [InlineData("127.0.0.1", "")]
+    [InlineData("127.0.0.1", "-R")]
+    [InlineData("::1", "")]
+    [InlineData("::1", "-R")]
+    public void Iperf3_measures_UDP_and_loses_nothing(string address, string direction)
+    {
+        Programs.Need("iperf3");
+        using BackgroundProcess server = this.Inside("iperf3", "-s", "-p", "5201");
+        Eventually.True(() => this.bed.Container.Accepts(5201), "iperf3 listens");
+        using RunningForwarder pesto = this.bed.Serve("-t", "5301:5201", "-u", "5301:5201");
+        string[] reverse = direction == "" ? [] : [direction];
+        // So few bytes in all that they fit into the buffer of whoever receives them, however late he gets to read them.
+        Finished finished = this.OnHost("iperf3", ["-c", address, "-p", "5301", "-u", "-b", "10M", "-l", "200", "-n", "80K", "-w", "200K", "-J", .. reverse]);
+        Assert.True(finished.ExitStatus == 0, $"{finished}");
+        JsonElement sum = JsonDocument.Parse(finished.Output).RootElement.GetProperty("end").GetProperty("sum");
+        Assert.True(sum.GetProperty("packets").GetInt32() >= 400 && sum.GetProperty("lost_packets").GetInt32() == 0, finished.Output);
+    }
+
+    [SkippableTheory]
+    [InlineData("127.0.0.1", "+notcp")]
+    [InlineData("127.0.0.1", "+tcp")]
+    [InlineData("::1", "+notcp")]
+    [InlineData("::1", "+tcp")]
+    public void Dig_asks_dnsmasq(string address, string transport)
+    {
+        Programs.Need("dig");
+        Programs.Need("dnsmasq");
+        using BackgroundProcess server = this.Inside(
+            "dnsmasq", "--no-daemon", "-C", "/dev/null", "--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces",
+            "--listen-address=127.0.0.1,::1", "--host-record=example.test,192.0.2.1,2001:db8::1");
+        server.WaitUntil(() => this.bed.Container.Accepts(53), "dnsmasq listens");
+        using RunningForwarder pesto = this.bed.Serve("-u", "5353:53", "-t", "5353:53");
+        foreach ((string type, string answer) in new[] { ("A", "192.0.2.1"), ("AAAA", "2001:db8::1") })
+            Assert.Equal(new Finished(0, $"{answer}\n", ""), this.OnHost("dig", $"@{address}", "-p", "5353", transport, "+short", "example.test", type));
+        Assert.Equal(2, pesto.Statistic(transport == "+tcp" ? "tcp_total" : "udp_total"));
     }
 
     [SkippableTheory]

@@ -447,6 +447,43 @@ public sealed class StreamTests
         busy.WaitForMore(100);
     }
 
+    [Fact]
+    public void Half_closed_connections_are_reset_after_their_timeout_and_idle_ones_are_not()
+    {
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("--half-closed-timeout", "1", "-t", "8080:80");
+        using TcpService service = new(bed.Container, Loopback(80), async socket =>
+        {
+            while (await socket.ReceiveAsync(new byte[100]) > 0)
+                await socket.SendAsync("once"u8.ToArray());
+            await Task.Delay(Timeout.Infinite);
+        });
+        using Socket idle = bed.Host.Connect(Port), half = bed.Host.Connect(Port);
+        Assert.Equal("once", idle.Exchange("once"));
+        Assert.Equal("once", half.Exchange("once"));
+        half.Shutdown(SocketShutdown.Send);
+        Assert.Equal(SocketError.ConnectionReset, Assert.Throws<SocketException>(half.ReadToEnd).SocketErrorCode);
+        Assert.Equal("once", idle.Exchange("once"));
+    }
+
+    [SkippableTheory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Keepalive_notices_a_peer_that_vanished(bool client)
+    {
+        Programs.Need("nft");
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("--keepalive", "1", "-t", "8080:80");
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        using Socket first = bed.Host.Connect(Port);
+        Assert.Equal("once", first.Exchange("once"));
+        Assert.Equal(1, pesto.Statistic("tcp_open"));
+        // From now on nothing of it arrives, not even the end.
+        new Command("nft", $"add table inet t; add chain inet t c {{ type filter hook input priority 0; }}; add rule inet t c tcp {(client ? "dport 8080" : "sport 80")} drop")
+            .In(client ? bed.Host : bed.Container).RunOrFail();
+        Eventually.True(() => pesto.Statistic("tcp_open") == 0, "the connection is given up");
+    }
+
     static System.Net.IPEndPoint Loopback(int port) => new(System.Net.IPAddress.Loopback, port);
 
     static byte[] Encode(string text) => System.Text.Encoding.UTF8.GetBytes(text);

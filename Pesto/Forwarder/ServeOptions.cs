@@ -10,6 +10,7 @@ public sealed class ServeOptions
     const int ConnectTimeoutId = 262, IdleTimeoutId = 263, UsernsId = 264, NetnsOnlyId = 265, NoNetnsQuitId = 266;
     const int RunAsId = 267, NoTcpId = 268, NoUdpId = 269, NoSandboxId = 290;
     const int UdpTimeoutId = 270, UdpStreamTimeoutId = 271, UdpMaxFlowsId = 272;
+    const int HalfClosedTimeoutId = 273, KeepaliveId = 274;
 
     static readonly CommandLine.Option[] Known =
     [
@@ -38,6 +39,8 @@ public sealed class ServeOptions
         new(ConfTimeoutId, '\0', "conf-timeout", true),
         new(ConnectTimeoutId, '\0', "connect-timeout", true),
         new(IdleTimeoutId, '\0', "idle-timeout", true),
+        new(HalfClosedTimeoutId, '\0', "half-closed-timeout", true),
+        new(KeepaliveId, '\0', "keepalive", true),
         new(UdpTimeoutId, '\0', "udp-timeout", true),
         new(UdpStreamTimeoutId, '\0', "udp-stream-timeout", true),
         new(UdpMaxFlowsId, '\0', "udp-max-flows", true),
@@ -110,6 +113,12 @@ public sealed class ServeOptions
 
     /// <summary>Milliseconds, 0 for never.</summary>
     public long IdleTimeout { get; private set; }
+
+    /// <summary>Milliseconds, 0 for never.</summary>
+    public long HalfClosedTimeout { get; private set; }
+
+    /// <summary>Seconds, 0 for never.</summary>
+    public int Keepalive { get; private set; }
 
     /// <summary>Milliseconds that a UDP flow may be idle before its target has sent anything, 0 for ever.</summary>
     public long UdpTimeout { get; private set; } = 30_000;
@@ -187,9 +196,11 @@ public sealed class ServeOptions
             case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
             case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
             case IdleTimeoutId: this.IdleTimeout = Milliseconds(line); break;
+            case HalfClosedTimeoutId: this.HalfClosedTimeout = Milliseconds(line); break;
+            case KeepaliveId: this.Keepalive = Number(line, 0, 32767); break;
             case UdpTimeoutId: this.UdpTimeout = Milliseconds(line); break;
             case UdpStreamTimeoutId: this.UdpStreamTimeout = Milliseconds(line); break;
-            case UdpMaxFlowsId: this.UdpMaxFlows = Flows(line); break;
+            case UdpMaxFlowsId: this.UdpMaxFlows = Number(line, 1, 1 << 20); break;
             case StatsId: this.StatsInterval = Milliseconds(line); break;
             case 'h': this.Help = true; break;
             case VersionId: this.ShowVersion = true; break;
@@ -207,11 +218,11 @@ public sealed class ServeOptions
             this.TargetV6 = address;
     }
 
-    static int Flows(CommandLine line)
+    static int Number(CommandLine line, int least, int most)
     {
-        if (!int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int flows) || flows is 0 or > 1 << 20)
-            throw new UsageException($"{line.Written} {line.Value}: not a number from 1 to {1 << 20}");
-        return flows;
+        if (!int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int number) || number < least || number > most)
+            throw new UsageException($"{line.Written} {line.Value}: not a number from {least} to {most}");
+        return number;
     }
 
     void TakeUser(string text)
@@ -268,6 +279,12 @@ public sealed class ServeOptions
                                   long (default: as long as the kernel tries)
               --idle-timeout SEC  reset connections that move nothing for so long
                                   (default: never)
+              --half-closed-timeout SEC  the same for connections one side of which has
+                                  ended its stream (default: never)
+              --keepalive SEC     ask clients and targets that are silent for so long
+                                  whether they are still there, and reset the connection
+                                  if none of four questions in as long again is answered
+                                  (default: 0, never)
               --udp-timeout SEC   forget a UDP client that has sent something and got no
                                   answer after so long (default: 30; 0: never)
               --udp-stream-timeout SEC  the same once both sides have sent something

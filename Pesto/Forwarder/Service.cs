@@ -52,13 +52,15 @@ public sealed class Service
         this.limits = new(this.loop);
         this.tables = new(this.Pifs(host, own));
         this.listeners = new(this.mostSockets);
-        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, options.ConnectTimeout, options.IdleTimeout);
+        SocketSettings settings = new(options.FreeBind, options.Keepalive);
+        TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
+        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, times, settings.Keepalive);
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
         Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters, this.mostSockets);
-        this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, options.FreeBind);
+        this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, settings);
         if (options.NetnsPath is not null)
-            this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, options.FreeBind);
+            this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, settings);
         this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
         this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
     }

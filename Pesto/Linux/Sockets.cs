@@ -10,11 +10,11 @@ public static unsafe class Sockets
     const int Stream = 1, Datagram = 2, NonBlocking = 0x800, CloseOnExec = 0x80000;
     const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
     const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoUdp = 17, IpProtoIpv6 = 41;
-    const int ReuseAddress = 2, SocketError = 4, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
+    const int ReuseAddress = 2, SocketError = 4, KeepAlive = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
     const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62;
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
-    const int TcpNoDelay = 1, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
+    const int TcpNoDelay = 1, TcpKeepIdle = 4, TcpKeepInterval = 5, TcpKeepCount = 6, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
     const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
     public const int ShutRead = 0, ShutWrite = 1;
@@ -98,6 +98,21 @@ public static unsafe class Sockets
     public static Result SetReusePort(int fd, bool on) => Set(fd, SolSocket, ReusePortOption, on ? 1 : 0);
 
     public static Result SetNoDelay(int fd) => Set(fd, IpProtoTcp, TcpNoDelay, 1);
+
+    /// <summary>
+    /// Asks a peer that has been silent for so many seconds (1 to 32767) whether it is still there, and again four times in as
+    /// long; after that the connection fails with ETIMEDOUT. Accepted sockets have it from the listening one.
+    /// </summary>
+    public static Result SetKeepalive(int fd, int seconds)
+    {
+        const int Questions = 4;
+        Result done = Set(fd, IpProtoTcp, TcpKeepIdle, seconds);
+        if (done.Ok)
+            done = Set(fd, IpProtoTcp, TcpKeepInterval, Math.Max(1, seconds / Questions));
+        if (done.Ok)
+            done = Set(fd, IpProtoTcp, TcpKeepCount, Questions);
+        return done.Ok ? Set(fd, SolSocket, KeepAlive, 1) : done;
+    }
 
     /// <summary>Has urgent data read in its place in the stream.</summary>
     public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);

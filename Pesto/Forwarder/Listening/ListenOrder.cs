@@ -25,21 +25,20 @@ public struct ListenOrder
     /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen: see <see cref="Transaction"/>.</summary>
     public bool OnlyBind;
 
-    /// <summary>Takes an address that the host does not have (yet).</summary>
-    public bool FreeBind;
+    public SocketSettings Settings;
 
     /// <summary>The socket, listening, or why there is none.</summary>
     public Result Outcome;
 
     /// <summary>What a rule wants at one of its ports.</summary>
-    public static ListenOrder For(in Rule rule, ushort port, bool freeBind) => new()
+    public static ListenOrder For(in Rule rule, ushort port, SocketSettings settings) => new()
     {
         Address = rule.Address,
         Interface = rule.Interface,
         Port = port,
         Protocol = rule.Protocol,
         DualStack = rule.IsDualStack,
-        FreeBind = freeBind,
+        Settings = settings,
     };
 
     public void Open()
@@ -71,7 +70,7 @@ public struct ListenOrder
             done = Sockets.SetReusePort(fd, true);
         if (done.Ok && this.Family == SocketAddress.V6)
             done = Sockets.SetV6Only(fd, !this.DualStack);
-        if (done.Ok && this.FreeBind)
+        if (done.Ok && this.Settings.FreeBind)
             done = Sockets.SetFreeBind(fd, this.Family);
         if (done.Ok && !this.Interface.IsEmpty)
             done = Sockets.BindToDevice(fd, this.Interface.Bytes);
@@ -98,8 +97,10 @@ public struct ListenOrder
         if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
             return done;
 
-        // Connections that are accepted have this from their listening socket: two calls saved for each.
+        // Connections that are accepted have this from their listening socket: the calls are saved for each.
         done = Sockets.SetNoDelay(fd);
+        if (done.Ok && this.Settings.Keepalive != 0)
+            done = Sockets.SetKeepalive(fd, this.Settings.Keepalive);
         return done.Ok ? Sockets.Listen(fd, Backlog) : done;
     }
 }

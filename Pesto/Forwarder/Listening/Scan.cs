@@ -28,7 +28,7 @@ public sealed unsafe class Scan : ITimed
     readonly Transaction transaction;
     readonly Targets targets;
     readonly Counters counters;
-    readonly bool freeBind;
+    readonly SocketSettings settings;
     readonly ISocketList?[] lists = new ISocketList?[Tables.PifCount];
     readonly ListenOrder[] orders = new ListenOrder[Side.MostListeners];
     readonly int[] orderedBy = new int[Side.MostListeners];
@@ -51,7 +51,7 @@ public sealed unsafe class Scan : ITimed
     // Which listening socket is looked at next, when what is gone is being closed; else -1.
     int atSocket = -1;
 
-    public Scan(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Transaction transaction, Targets targets, Counters counters, bool freeBind)
+    public Scan(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Transaction transaction, Targets targets, Counters counters, SocketSettings settings)
     {
         this.loop = loop;
         this.tables = tables;
@@ -60,7 +60,7 @@ public sealed unsafe class Scan : ITimed
         this.transaction = transaction;
         this.targets = targets;
         this.counters = counters;
-        this.freeBind = freeBind;
+        this.settings = settings;
         loop.AddTimed(this);
     }
 
@@ -232,7 +232,7 @@ public sealed unsafe class Scan : ITimed
         }
 
         this.orderedBy[this.ordered] = position;
-        this.orders[this.ordered++] = ListenOrder.For(in rule, port, this.freeBind);
+        this.orders[this.ordered++] = ListenOrder.For(in rule, port, this.settings);
         if (this.ordered == Side.MostListeners)
             this.Open();
     }

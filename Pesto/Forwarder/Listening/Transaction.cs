@@ -36,7 +36,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     readonly Listeners listeners;
     readonly Acceptor acceptor;
     readonly Counters counters;
-    readonly bool freeBind;
+    readonly SocketSettings settings;
     readonly NativeArray<Failure> failures = new(MostFailures);
     readonly ListenOrder[] orders = new ListenOrder[Side.MostListeners];
     readonly int[] orderedBy = new int[Side.MostListeners];
@@ -64,14 +64,14 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     // Of the weak rule whose ports are being opened.
     (int Pif, int Rule, int Count, Errno Error) weakFailures;
 
-    public Transaction(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, bool freeBind)
+    public Transaction(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, SocketSettings settings)
     {
         this.loop = loop;
         this.tables = tables;
         this.listeners = listeners;
         this.acceptor = acceptor;
         this.counters = counters;
-        this.freeBind = freeBind;
+        this.settings = settings;
         loop.AddTimed(this);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
@@ -306,7 +306,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             else
             {
                 this.orderedBy[count] = this.atRule;
-                this.orders[count++] = ListenOrder.For(in rule, (ushort)this.atPort, this.freeBind);
+                this.orders[count++] = ListenOrder.For(in rule, (ushort)this.atPort, this.settings);
             }
 
             this.atPort++;
@@ -436,7 +436,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         Span<ListenOrder> orders =
         [
             new() { Address = Unused4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true },
-            new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, FreeBind = true },
+            new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, Settings = new(FreeBind: true, Keepalive: 0) },
         ];
         this.tables.Pifs[pif].Listens.Listen(orders);
         bool forgotten = false;

@@ -35,14 +35,15 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     readonly NativeArray<ulong> ready;
     readonly Waiting connecting;
     readonly Waiting idle;
+    readonly Waiting halfClosed;
+    readonly int keepalive;
     readonly int kind;
     int readyCount;
 
     /// <param name="capacity">The most flows at a time.</param>
     /// <param name="descriptors">How many may be open in all; pipes are made only below that.</param>
-    /// <param name="connectTimeout">Milliseconds until a target that does not answer is given up; 0: the kernel decides.</param>
-    /// <param name="idleTimeout">Milliseconds after which a flow that moves nothing is reset; 0: never.</param>
-    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, int descriptors, long connectTimeout, long idleTimeout)
+    /// <param name="keepalive">As in <see cref="SocketSettings"/>, for the sockets to targets.</param>
+    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, int descriptors, TcpTimes times, int keepalive)
     {
         this.loop = loop;
         this.counters = counters;
@@ -50,8 +51,10 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         this.flows = new(capacity);
         this.pipes = new(capacity, descriptors);
         this.ready = new(capacity * 2);
-        this.connecting = new(capacity, connectTimeout);
-        this.idle = new(capacity, idleTimeout);
+        this.connecting = new(capacity, times.Connect);
+        this.idle = new(capacity, times.Idle);
+        this.halfClosed = new(capacity, times.HalfClosed);
+        this.keepalive = keepalive;
         this.kind = loop.AddHandler(this);
         loop.AddTimed(this);
     }
@@ -107,6 +110,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         /// <summary>An end was reset: its stream seems to end now, and must not be taken for one that was complete.</summary>
         public bool Failed;
         public bool IsReady;
+
+        /// <summary>It waits for the end of its other half.</summary>
+        public bool HalfClosed;
     }
 
     enum Pumped
@@ -143,6 +149,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         int fd = socket.Value;
+        if (this.keepalive != 0)
+            _ = Sockets.SetKeepalive(fd, this.keepalive).Ok;
         Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
         if (index < 0)
@@ -234,12 +242,20 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             end->Writable = true;
         if ((events & Events.Priority) != 0)
             this.MarkUrgent(flow);
-        if (flow->Connected && this.idle.Duration != 0)
-            this.idle.Restart(index, this.loop.Now);
+        if (flow->Connected)
+            this.RestartIdle(index);
 
         if ((events & Events.Error) != 0 && this.EndOnError(index, key.Part))
             return;
         this.Move(index, key.Part);
+    }
+
+    void RestartIdle(int index)
+    {
+        if (this.idle.Duration != 0)
+            this.idle.Restart(index, this.loop.Now);
+        if (this.flows[index]->HalfClosed)
+            this.halfClosed.Restart(index, this.loop.Now);
     }
 
     /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>
@@ -305,6 +321,12 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.Close(index);
         else if ((from == Pumped.HasMore || to == Pumped.HasMore) && !flow->IsReady)
             this.MakeReady(index);
+
+        if (this.halfClosed.Duration != 0 && from != Pumped.Broken && to != Pumped.Broken && flow->In.EndSent != flow->Out.EndSent && !flow->HalfClosed)
+        {
+            flow->HalfClosed = true;
+            this.halfClosed.Start(index, this.loop.Now);
+        }
     }
 
     void MakeReady(int index)
@@ -530,12 +552,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.connecting.Stop(index);
         else if (this.idle.Duration != 0)
             this.idle.Stop(index);
+        if (flow->HalfClosed)
+            this.halfClosed.Stop(index);
         this.flows.Return(index);
         this.counters.TcpOpen--;
         this.limits.Released();
     }
 
-    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(this.connecting.Deadline, this.idle.Deadline);
+    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(Math.Min(this.connecting.Deadline, this.idle.Deadline), this.halfClosed.Deadline);
 
     public void OnTime(long now)
     {
@@ -548,6 +572,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         while (this.idle.Deadline <= now)
             this.Break(this.idle.First);
+        while (this.halfClosed.Deadline <= now)
+            this.Break(this.halfClosed.First);
     }
 
     /// <summary>One more share for every flow that had more to move.</summary>
