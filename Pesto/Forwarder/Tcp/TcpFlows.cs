@@ -76,6 +76,12 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         public bool HasSent;
 
+        /// <summary>
+        /// Events for what it receives are off: a sender that is faster than the other end would wake the loop for every piece,
+        /// only to find that there is nowhere to put it.
+        /// </summary>
+        public bool Muted;
+
         /// <summary>No new event may come for what is still to be received, so receive until the kernel says that there is nothing.</summary>
         public bool ReadToEnd;
     }
@@ -235,7 +241,12 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return;
 
         if ((events & (Events.In | Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
+        {
+            if (end->Readable && !end->Muted && !(key.Part == 0 ? &flow->Target : &flow->Client)->Writable)
+                this.Mute(key, end);
             end->Readable = true;
+        }
+
         if ((events & (Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
             end->ReadToEnd = true;
         if ((events & (Events.Out | Events.HangUp | Events.Error)) != 0)
@@ -256,6 +267,30 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.idle.Restart(index, this.loop.Now);
         if (this.flows[index]->HalfClosed)
             this.halfClosed.Restart(index, this.loop.Now);
+    }
+
+    void Mute(EventKey key, End* end)
+    {
+        // The kernel announces whatever it has received as urgent, too, so that has to be off as well. Unmuting tells what came.
+        end->Muted = this.loop.Epoll.Change(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
+    }
+
+    /// <summary>An end has nothing more to receive: an event will tell when it has.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    void RanDry(int index, End* end)
+    {
+        end->Readable = false;
+        if (end->Muted)
+            this.Unmute(index, end);
+    }
+
+    /// <summary>If something came in the meantime, the kernel tells that at once.</summary>
+    void Unmute(int index, End* end)
+    {
+        int part = end == &this.flows[index]->Client ? 0 : 1;
+        end->Muted = false;
+        // It changes nothing but a mask of a descriptor that is watched: it can't fail.
+        _ = this.loop.Epoll.Change(end->Fd, Interest, new EventKey(this.kind, index, this.flows.Generation(index), part).Word).Ok;
     }
 
     /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>
@@ -302,7 +337,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return false;
         flow->Failed = true;
         if (flow->Connected)
-            _ = this.Pump(flow, part);
+            _ = this.Pump(index, part);
         this.Break(index);
         return true;
     }
@@ -313,8 +348,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Flow* flow = this.flows[index];
         if (!flow->Connected)
             return;
-        Pumped from = this.Pump(flow, part);
-        Pumped to = from == Pumped.Broken ? from : this.Pump(flow, 1 - part);
+        Pumped from = this.Pump(index, part);
+        Pumped to = from == Pumped.Broken ? from : this.Pump(index, 1 - part);
         if (from == Pumped.Broken || to == Pumped.Broken)
             this.Break(index);
         else if (flow->In.EndSent && flow->Out.EndSent)
@@ -335,8 +370,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         this.ready[this.readyCount++] = new EventKey(this.kind, index, this.flows.Generation(index)).Word;
     }
 
-    Pumped Pump(Flow* flow, int part)
+    Pumped Pump(int index, int part)
     {
+        Flow* flow = this.flows[index];
         Direction* direction = part == 0 ? &flow->In : &flow->Out;
         if (direction->EndSent)
             return Pumped.Waits;
@@ -371,7 +407,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
                 return Pumped.Waits;
             if (counter - before >= FairShare)
                 return Pumped.HasMore;
-            if (!(direction->Streaming && !flow->Urgent ? this.Fill(direction, from) : this.Copy(flow, direction, from, to, ref counter)))
+            if (!(direction->Streaming && !flow->Urgent ? this.Fill(index, direction, from) : this.Copy(index, direction, from, to, ref counter)))
                 return Pumped.Broken;
         }
     }
@@ -412,7 +448,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     }
 
     /// <summary>Moves from the sending socket into a pipe; false if that failed.</summary>
-    bool Fill(Direction* direction, End* from)
+    bool Fill(int index, Direction* direction, End* from)
     {
         int pipe = this.pipes.Take();
         if (pipe < 0)
@@ -435,21 +471,21 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (moved.Ok)
             direction->Streaming = false;
         else if (moved.Is(Errno.EAGAIN))
-            from->Readable = false;
+            this.RanDry(index, from);
         else
             return moved.Is(Errno.EINTR);
         return true;
     }
 
     /// <summary>Receives and sends on; what the receiving socket does not take goes into a pipe. False if a socket failed.</summary>
-    bool Copy(Flow* flow, Direction* direction, End* from, End* to, ref long counter)
+    bool Copy(int index, Direction* direction, End* from, End* to, ref long counter)
     {
         // Without a pipe for what might be left over, take only as much as the other side takes.
         if (!this.pipes.EnsureSpare(BufferSize))
-            return this.CopyUnbuffered(direction, from, to, ref counter);
+            return this.CopyUnbuffered(index, direction, from, to, ref counter);
         Result received = Sockets.Receive(from->Fd, this.buffer.Pointer, BufferSize);
         if (!received.Ok)
-            return ReceiveFailed(from, received);
+            return this.ReceiveFailed(index, from, received);
         int length = received.Value;
         if (length == 0)
         {
@@ -459,8 +495,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         if (length >= StreamPiece)
             direction->Streaming = true;
-        if (length < BufferSize && !from->ReadToEnd && !flow->Urgent)
-            from->Readable = false;
+        if (length < BufferSize && !from->ReadToEnd && !this.flows[index]->Urgent)
+            this.RanDry(index, from);
 
         HastenSecond(to);
         Result sent;
@@ -485,11 +521,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         return direction->Held == length;
     }
 
-    bool CopyUnbuffered(Direction* direction, End* from, End* to, ref long counter)
+    bool CopyUnbuffered(int index, Direction* direction, End* from, End* to, ref long counter)
     {
         Result seen = Sockets.PeekAt(from->Fd, this.buffer.Pointer, BufferSize);
         if (!seen.Ok)
-            return ReceiveFailed(from, seen);
+            return this.ReceiveFailed(index, from, seen);
         if (seen.Value == 0)
         {
             direction->Ended = true;
@@ -519,11 +555,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    static bool ReceiveFailed(End* from, Result received)
+    bool ReceiveFailed(int index, End* from, Result received)
     {
         if (received.Is(Errno.EAGAIN))
         {
-            from->Readable = false;
+            this.RanDry(index, from);
             return true;
         }
 
