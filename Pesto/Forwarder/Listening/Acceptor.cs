@@ -115,10 +115,12 @@ public sealed unsafe class Acceptor : IEventHandler
 
             bool isV4 = listener->Address.IsV4;
             Result accepted;
-            if (listener->DualStack)
+            if (listener->DualStack || !listener->FromElsewhere.IsNone)
             {
                 accepted = Sockets.Accept(listener->Fd, out SocketAddress peer);
                 isV4 = peer.Address.IsV4;
+                if (accepted.Ok && !listener->FromElsewhere.IsNone && !peer.Address.IsLoopback)
+                    _ = listener->FromElsewhere.ApplyTo(accepted.Value).Ok;
             }
             else
             {

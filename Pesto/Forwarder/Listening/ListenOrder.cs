@@ -27,6 +27,12 @@ public struct ListenOrder
 
     public SocketSettings Settings;
 
+    /// <summary>
+    /// What connections from elsewhere are to have, where the socket has something better for those from this host: see
+    /// <see cref="CongestionControl"/>. Else none.
+    /// </summary>
+    public CongestionControl FromElsewhere;
+
     /// <summary>The socket, listening, or why there is none.</summary>
     public Result Outcome;
 
@@ -63,7 +69,7 @@ public struct ListenOrder
 
     readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
 
-    readonly Result Prepare(int fd)
+    Result Prepare(int fd)
     {
         Result done = this.Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
         if (done.Ok && this.Handover)
@@ -101,6 +107,9 @@ public struct ListenOrder
         done = Sockets.SetNoDelay(fd);
         if (done.Ok && this.Settings.Keepalive != 0)
             done = Sockets.SetKeepalive(fd, this.Settings.Keepalive);
+        CongestionControl usual = CongestionControl.Of(fd);
+        if (usual.Paces && CongestionControl.Reno.ApplyTo(fd).Ok)
+            this.FromElsewhere = usual;
         return done.Ok ? Sockets.Listen(fd, Backlog) : done;
     }
 }

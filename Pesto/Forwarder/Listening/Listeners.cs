@@ -43,6 +43,9 @@ public sealed unsafe class Listeners
         /// <summary>It is deaf by a limit that connections accepted from it inherit.</summary>
         public bool DeafByDistance;
 
+        /// <summary>As in <see cref="ListenOrder"/>.</summary>
+        public CongestionControl FromElsewhere;
+
         public readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
 
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
@@ -124,6 +127,7 @@ public sealed unsafe class Listeners
         listener->DualStack = order.DualStack;
         listener->Rule[0] = listener->Rule[1] = -1;
         listener->Handover = order.Handover;
+        listener->FromElsewhere = order.FromElsewhere;
         int bucket = this.Bucket(pif, order.Protocol, order.Port);
         listener->Next = this.buckets[bucket];
         this.buckets[bucket] = index;

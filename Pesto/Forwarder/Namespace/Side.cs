@@ -17,6 +17,12 @@ public abstract class Side
     /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
     public abstract Result Udp(ushort family);
 
+    bool? paces;
+
+    /// <summary>Whether TCP sockets of this namespace send by a clock of their own, see <see cref="CongestionControl"/>.</summary>
+    /// <param name="fd">Any new one.</param>
+    public bool Paces(int fd) => this.paces ??= CongestionControl.Of(fd).Paces;
+
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenOrder> orders);
 

@@ -157,6 +157,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         int fd = socket.Value;
         if (this.keepalive != 0)
             _ = Sockets.SetKeepalive(fd, this.keepalive).Ok;
+        if (side.Paces(fd) && target.Address.IsLoopback)
+            _ = CongestionControl.Reno.ApplyTo(fd).Ok;
         Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
         if (index < 0)
