@@ -448,6 +448,37 @@ public sealed class StreamTests
     }
 
     [Fact]
+    public void Last_bytes_of_a_long_message_come_although_the_stream_goes_on()
+    {
+        const int Message = (100 << 20) + 1;
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
+        using TcpService service = new(bed.Container, Loopback(80), async socket =>
+        {
+            byte[] buffer = new byte[1 << 20];
+            while (true)
+            {
+                for (int left = Message; left > 0;)
+                {
+                    int count = await socket.ReceiveAsync(buffer.AsMemory(0, Math.Min(left, buffer.Length)));
+                    if (count == 0)
+                        return;
+                    left -= count;
+                }
+
+                await socket.SendAsync("."u8.ToArray());
+            }
+        });
+        using Socket client = bed.Host.Connect(Port);
+        byte[] message = new byte[Message];
+        for (int i = 0; i < 3; i++)
+        {
+            SendAll(client, message);
+            Assert.Equal((byte)'.', client.ReadExactly(1)[0]);
+        }
+    }
+
+    [Fact]
     public void Half_closed_connections_are_reset_after_their_timeout_and_idle_ones_are_not()
     {
         using Testbed bed = new();

@@ -10,7 +10,7 @@ public static unsafe class Sockets
     const int Stream = 1, Datagram = 2, NonBlocking = 0x800, CloseOnExec = 0x80000;
     const int NoSignal = 0x4000, DontWait = 0x40, Peek = 2;
     const int SolSocket = 1, IpProtoIp = 0, IpProtoTcp = 6, IpProtoUdp = 17, IpProtoIpv6 = 41;
-    const int ReuseAddress = 2, SocketError = 4, KeepAlive = 9, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
+    const int ReuseAddress = 2, SocketError = 4, KeepAlive = 9, ReceiveLowWater = 18, UrgentInline = 10, LingerOption = 13, ReusePortOption = 15;
     const int PeerCredentials = 17, BindToDeviceOption = 25, BindToInterfaceIndex = 62;
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
@@ -113,6 +113,9 @@ public static unsafe class Sockets
             done = Set(fd, IpProtoTcp, TcpKeepCount, Questions);
         return done.Ok ? Set(fd, SolSocket, KeepAlive, 1) : done;
     }
+
+    /// <summary>Has events for what was received wait for so many bytes, or the end of the stream.</summary>
+    public static Result SetLowWater(int fd, int bytes) => Set(fd, SolSocket, ReceiveLowWater, bytes);
 
     /// <summary>Has urgent data read in its place in the stream.</summary>
     public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);

@@ -24,6 +24,17 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     /// <summary>A direction whose pieces are smaller than this, in bytes, is copied and not spliced.</summary>
     const int StreamPiece = 12 * 1024;
 
+    /// <summary>
+    /// Once a direction has carried so many bytes without a pause, its events wait until there are <see cref="Load"/> bytes to
+    /// move, since each wakes the loop. What is less is moved after <see cref="Patience"/> milliseconds, and counting begins
+    /// anew: so whoever sends large messages and waits for answers loses at most that time for every so many bytes.
+    /// </summary>
+    const long LongStream = 64 * 1024 * 1024;
+
+    const int Load = 128 * 1024;
+
+    const long Patience = 2;
+
     const Events Interest = Events.In | Events.Out | Events.ReadHangUp | Events.Priority | Events.Edge;
 
     readonly Loop loop;
@@ -36,6 +47,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     readonly Waiting connecting;
     readonly Waiting idle;
     readonly Waiting halfClosed;
+
+    /// <summary>Ends that wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
+    readonly Waiting loading;
     readonly int keepalive;
     readonly int kind;
     int readyCount;
@@ -54,6 +68,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         this.connecting = new(capacity, times.Connect);
         this.idle = new(capacity, times.Idle);
         this.halfClosed = new(capacity, times.HalfClosed);
+        this.loading = new(capacity * 2, Patience);
         this.keepalive = keepalive;
         this.kind = loop.AddHandler(this);
         loop.AddTimed(this);
@@ -82,6 +97,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         /// </summary>
         public bool Muted;
 
+        /// <summary>Events for what it receives come when there is a whole <see cref="Load"/>.</summary>
+        public bool Loads;
+
         /// <summary>No new event may come for what is still to be received, so receive until the kernel says that there is nothing.</summary>
         public bool ReadToEnd;
     }
@@ -96,6 +114,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         /// <summary>The pieces are large: splice.</summary>
         public bool Streaming;
+
+        /// <summary>Bytes spliced without a pause.</summary>
+        public long Streamed;
 
         /// <summary>The sending end has ended its stream.</summary>
         public bool Ended;
@@ -249,6 +270,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             end->Readable = true;
         }
 
+        if (end->Loads)
+            this.loading.Restart((index * 2) + key.Part, this.loop.Now);
         if ((events & (Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
             end->ReadToEnd = true;
         if ((events & (Events.Out | Events.HangUp | Events.Error)) != 0)
@@ -269,6 +292,35 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.idle.Restart(index, this.loop.Now);
         if (this.flows[index]->HalfClosed)
             this.halfClosed.Restart(index, this.loop.Now);
+    }
+
+    /// <summary>From now on an end's events come with whole loads.</summary>
+    void WaitForLoads(int index, End* end)
+    {
+        end->Loads = Sockets.SetLowWater(end->Fd, Load).Ok;
+        if (end->Loads)
+            this.loading.Start((index * 2) + (end == &this.flows[index]->Client ? 0 : 1), this.loop.Now);
+    }
+
+    /// <summary>No load came in time: moves what is there, and everything after it at once.</summary>
+    void EndLoading(int place)
+    {
+        int index = place / 2, part = place % 2;
+        Flow* flow = this.flows[index];
+        End* end = part == 0 ? &flow->Client : &flow->Target;
+        // It waits for its turn, or for the other end.
+        if (end->Readable)
+        {
+            this.loading.Restart(place, this.loop.Now);
+            return;
+        }
+
+        this.loading.Stop(place);
+        end->Loads = false;
+        (part == 0 ? &flow->In : &flow->Out)->Streamed = 0;
+        _ = Sockets.SetLowWater(end->Fd, 1).Ok;
+        end->Readable = true;
+        this.Move(index, part);
     }
 
     void Mute(EventKey key, End* end)
@@ -465,6 +517,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             direction->Pipe = pipe;
             direction->Held = moved.Value;
             direction->Streaming = moved.Value >= StreamPiece;
+            direction->Streamed += moved.Value;
+            if (direction->Streamed >= LongStream && !from->Loads)
+                this.WaitForLoads(index, from);
             return true;
         }
 
@@ -592,16 +647,23 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.idle.Stop(index);
         if (flow->HalfClosed)
             this.halfClosed.Stop(index);
+        if (flow->Client.Loads)
+            this.loading.Stop(index * 2);
+        if (flow->Target.Loads)
+            this.loading.Stop((index * 2) + 1);
         this.flows.Return(index);
         this.counters.TcpOpen--;
         this.limits.Released();
     }
 
-    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(Math.Min(this.connecting.Deadline, this.idle.Deadline), this.halfClosed.Deadline);
+    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(
+        Math.Min(this.connecting.Deadline, this.idle.Deadline), Math.Min(this.halfClosed.Deadline, this.loading.Deadline));
 
     public void OnTime(long now)
     {
         this.MoveReady();
+        while (this.loading.Deadline <= now)
+            this.EndLoading(this.loading.First);
         while (this.connecting.Deadline <= now)
         {
             this.counters.Refused++;
