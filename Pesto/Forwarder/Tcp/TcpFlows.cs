@@ -22,7 +22,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     const int SpliceLength = 4 * 1024 * 1024;
 
     /// <summary>A direction whose pieces are smaller than this, in bytes, is copied and not spliced.</summary>
-    const int StreamPiece = 12 * 1024;
+    const int StreamPiece = 48 * 1024;
 
     /// <summary>
     /// Once a direction has carried so many bytes without a pause, its events wait until there are <see cref="Load"/> bytes to
