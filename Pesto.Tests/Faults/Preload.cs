@@ -50,6 +50,9 @@ sealed unsafe class Preload : IDisposable
         Interlocked.Exchange(ref this.plan->Armed, 1);
     }
 
+    /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
+    public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref this.plan->Jump, seconds);
+
     /// <summary>Ends it, and tells how many calls have failed.</summary>
     public int Stop()
     {
@@ -102,7 +105,7 @@ sealed unsafe class Preload : IDisposable
         public int Armed, After, Times, Error, Lowest, Failed, Request, Repeat;
         public long Number;
         public fixed long Arguments[3];
-        public long Result, Nanoseconds;
+        public long Result, Nanoseconds, Jump;
         public fixed byte Function[32];
         public fixed byte Text[256];
     }

@@ -233,6 +233,30 @@ public sealed class ControlTests
     }
 
     [Fact]
+    public void Among_a_thousand_clients_that_stall_one_that_does_not_has_its_turn()
+    {
+        const int Clients = 1000;
+        using Testbed bed = new();
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80", "--conf-timeout", "5");
+        using ExchangeLoop exchanges = new(bed.Host.Connect(8080));
+        using ConnectLoop connections = new(bed.Host, 8080);
+        connections.WaitForMore(10);
+        ControlClient[] stalled = [.. Enumerable.Range(0, Clients).Select(_ => new ControlClient(pesto.Control))];
+        Assert.Equal(0, pesto.Pesto("-A", "-t", "8081:80").ExitStatus);
+        Assert.True(bed.Host.Accepts(8081));
+        foreach (ControlClient client in stalled)
+        {
+            client.WaitForClose();
+            client.Dispose();
+        }
+
+        exchanges.WaitForMore(10);
+        Assert.Null(exchanges.Failure);
+        Assert.Equal("", connections.Failures);
+    }
+
+    [Fact]
     public void Clients_that_wait_and_hang_up_are_passed_over()
     {
         using Testbed bed = new();
