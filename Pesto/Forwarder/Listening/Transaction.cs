@@ -25,7 +25,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>How long connections that are just being made to a socket get to become complete before it is closed: enough for a lost packet to be sent again.</summary>
     const long SettlingMilliseconds = 2000;
 
-    const long LookAgainMilliseconds = 3;
+    const long LookAgainMilliseconds = 1;
 
     // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
     static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
