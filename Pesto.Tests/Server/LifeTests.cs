@@ -282,6 +282,43 @@ public sealed class LifeTests
         Eventually.True(() => pesto.Process.HasEnded, "it ends");
     }
 
+    [Fact]
+    public void In_the_background_it_tells_the_systems_logger_and_does_not_wait_for_it()
+    {
+        const int MoreThanItTakes = 1000;
+        using Testbed bed = new();
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        string control = bed.Folder["control"], pidFile = bed.Folder["pid"], log = bed.Folder["log"];
+        using Socket logger = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { ReceiveTimeout = 20_000 };
+        logger.Bind(new UnixDomainSocketEndPoint(log));
+        // A /dev of its own, in which "log" is the test's.
+        const string OwnDevices = "mount -t tmpfs none /mnt && for f in null zero urandom; do touch /mnt/$f && mount --bind /dev/$f /mnt/$f || exit 1; done && ln -s \"$1\" /mnt/log && mount --move /mnt /dev && shift && exec \"$@\"";
+        new Command("unshare", "--mount", "sh", "-c", OwnDevices, "sh", log, Programs.Pesto, "serve", "-c", control, "-P", pidFile, "--netns", bed.Container.Path, "-t", "8080:80")
+            .In(bed.Host).RunOrFail();
+        int pid = int.Parse(File.ReadAllText(pidFile));
+        try
+        {
+            for (int i = 0; i < MoreThanItTakes; i++)
+            {
+                using ControlClient client = new(control);
+                client.ReadListing();
+                client.Send("basil:c\0of another kind"u8);
+                client.WaitForClose();
+            }
+
+            using Socket connected = bed.Host.Connect(8080);
+            Assert.Equal("ping", connected.Exchange("ping"));
+            byte[] line = new byte[4096];
+            Assert.StartsWith("<30>pesto: control: ", System.Text.Encoding.UTF8.GetString(line, 0, logger.Receive(line)));
+        }
+        finally
+        {
+            Syscall.kill(pid, Signum.SIGTERM);
+        }
+
+        Eventually.True(() => !File.Exists(pidFile), "it ends");
+    }
+
     static FilePermissions Mode(string path)
     {
         Assert.Equal(0, Syscall.stat(path, out Stat stat));

@@ -63,8 +63,7 @@ public static class Log
     {
         if (toSystem)
         {
-            Line[text.Length] = 0;
-            SystemLog.Write(Line);
+            SystemLog.Write(Line.AsSpan(0, text.Length));
             return;
         }
 

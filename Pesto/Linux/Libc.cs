@@ -69,9 +69,6 @@ static unsafe class Libc
     [DllImport(C)] public static extern nint readlink(byte* path, byte* buffer, nuint size);
     [DllImport(C)] public static extern int statx(int directory, byte* path, int flags, uint mask, void* result);
     [DllImport(C)] public static extern int access(byte* path, int mode);
-    [DllImport(C)] public static extern void openlog(byte* name, int options, int facility);
-    [DllImport(C)] public static extern void tzset();
-    [DllImport(C)] public static extern void syslog(int priority, byte* format, byte* text);
     [DllImport(C)] public static extern int isatty(int fd);
     [DllImport(C)] public static extern int getpid();
     [DllImport(C)] public static extern uint geteuid();

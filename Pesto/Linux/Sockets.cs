@@ -25,6 +25,8 @@ public static unsafe class Sockets
 
     public static Result UnixStream(bool blocking = false) => Result.Of(Libc.socket(Unix, Stream | CloseOnExec | (blocking ? 0 : NonBlocking), 0));
 
+    public static Result UnixDatagram() => Result.Of(Libc.socket(Unix, Datagram | CloseOnExec | NonBlocking, 0));
+
     public static Result Bind(int fd, in SocketAddress address)
     {
         fixed (SocketAddress* p = &address)
