@@ -112,6 +112,43 @@ public sealed class LimitTests
     }
 
     [Fact]
+    public void Out_of_descriptors_as_many_are_served_after_streams_as_before()
+    {
+        const int Descriptors = 256, Message = 4 << 20;
+        using Testbed bed = new();
+        string control = bed.Folder["control"];
+        Command limited = new Command("prlimit", $"--nofile={Descriptors}", Programs.Pesto, "serve", "-f", "-c", control, "--netns", bed.Container.Path, "-t", "8080:80").In(bed.Host);
+        using RunningForwarder pesto = new(bed, control, limited.Start());
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        long before = ServedAtOnce();
+        AtOnce.Run(30, _ =>
+        {
+            using Socket client = bed.Host.Connect(8080);
+            Thread sending = new(() =>
+            {
+                for (int sent = 0; sent < Message;)
+                    sent += client.Send(new byte[Message - sent]);
+            });
+            sending.Start();
+            client.ReadExactly(Message);
+            sending.Join();
+        });
+        Assert.NotEqual(0, pesto.Statistic("pipes"));
+        Assert.Equal(before, ServedAtOnce());
+
+        long ServedAtOnce()
+        {
+            Socket[] clients = [.. Enumerable.Range(0, Descriptors).Select(_ => bed.Host.Connect(8080))];
+            long served = 0;
+            Eventually.True(() => served == (served = pesto.Statistic("tcp_open")) && served > 1, "as many are served as can be");
+            foreach (Socket client in clients)
+                client.Reset();
+            Eventually.Equal(0, () => pesto.Statistic("tcp_open"));
+            return served;
+        }
+    }
+
+    [Fact]
     public void Out_of_descriptors_streams_go_on_without_pipes()
     {
         using Testbed bed = new();

@@ -478,6 +478,72 @@ public sealed class StreamTests
         }
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_long_stream_that_stalls_wakes_nobody(bool ended)
+    {
+        const int Length = 100 << 20;
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
+        using TcpService service = new(bed.Container, Loopback(80), async socket =>
+        {
+            byte[] buffer = new byte[1 << 20];
+            for (int left = Length; left > 0;)
+                left -= await socket.ReceiveAsync(buffer.AsMemory(0, Math.Min(left, buffer.Length)));
+            await socket.SendAsync("."u8.ToArray());
+            await Task.Delay(Timeout.Infinite);
+        });
+        using Socket client = bed.Host.Connect(Port);
+        SendAll(client, new byte[Length]);
+        Assert.Equal((byte)'.', client.ReadExactly(1)[0]);
+        if (ended)
+        {
+            client.Shutdown(SocketShutdown.Send);
+        }
+        else
+        {
+            // As much more as anybody takes.
+            client.Blocking = false;
+            byte[] more = new byte[1 << 20];
+            for (int refused = 0; refused < 20; refused++)
+            {
+                while (client.Send(more, SocketFlags.None, out SocketError error) > 0 && error == SocketError.Success)
+                    refused = 0;
+                Thread.Sleep(10);
+            }
+        }
+
+        int before = Switches(pesto);
+        Thread.Sleep(1000);
+        Assert.InRange(Switches(pesto) - before, 0, 20);
+
+        static int Switches(RunningForwarder pesto) =>
+            int.Parse(File.ReadLines($"/proc/{pesto.Process.Id}/status").Single(line => line.StartsWith("voluntary_ctxt_switches:")).Split(':')[1]);
+    }
+
+    [Fact]
+    public void An_urgent_byte_that_comes_alone_goes_on_at_once()
+    {
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
+        using TcpService service = new(bed.Container, Loopback(80), async socket =>
+        {
+            socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.OutOfBandInline, true);
+            byte[] buffer = new byte[100];
+            int count;
+            while ((count = await socket.ReceiveAsync(buffer)) > 0)
+                await socket.SendAsync(buffer.AsMemory(0, count));
+        });
+        using Socket client = bed.Host.Connect(Port);
+        Assert.Equal("hello", client.Exchange("hello"));
+        for (int i = 0; i < 3; i++)
+        {
+            client.Send("!"u8, SocketFlags.OutOfBand);
+            Assert.Equal((byte)'!', client.ReadExactly(1)[0]);
+        }
+    }
+
     [Fact]
     public void Half_closed_connections_are_reset_after_their_timeout_and_idle_ones_are_not()
     {

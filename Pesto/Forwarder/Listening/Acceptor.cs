@@ -106,7 +106,7 @@ public sealed unsafe class Acceptor : IEventHandler
         for (int i = 0; i < most; i++)
         {
             // Who can't be served now waits in the kernel's queue, and is not reset.
-            if (!isLast && this.listeners.Count + this.tcp.DescriptorCount + this.counters.UdpOpen + TcpFlows.DescriptorsEach > this.descriptors)
+            if (!isLast && !this.HasRoom())
             {
                 this.limits.Reached("descriptors for connections", Errno.None);
                 this.Disarm(index);
@@ -151,6 +151,17 @@ public sealed unsafe class Acceptor : IEventHandler
         }
 
         return Accepted.Some;
+    }
+
+    bool HasRoom()
+    {
+        while (this.listeners.Count + this.tcp.DescriptorCount + this.counters.UdpOpen + TcpFlows.DescriptorsEach > this.descriptors)
+        {
+            if (!this.tcp.MakeRoom())
+                return false;
+        }
+
+        return true;
     }
 
     /// <summary>Asks for the events of a socket.</summary>

@@ -62,6 +62,15 @@ public sealed unsafe class Pipes
             this.Discard(index);
     }
 
+    /// <summary>Closes a pipe that is kept at hand; false if there is none.</summary>
+    public bool DiscardIdle()
+    {
+        if (this.idleCount == 0)
+            return false;
+        this.Discard(this.idle[--this.idleCount]);
+        return true;
+    }
+
     /// <summary>Closes a pipe, with what it holds.</summary>
     public void Discard(int index)
     {

@@ -48,7 +48,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     readonly Waiting idle;
     readonly Waiting halfClosed;
 
-    /// <summary>Ends that wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
+    /// <summary>Ends that are dry and wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
     readonly Waiting loading;
     readonly int keepalive;
     readonly int kind;
@@ -71,6 +71,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         this.loading = new(capacity * 2, Patience);
         this.keepalive = keepalive;
         this.kind = loop.AddHandler(this);
+        limits.MakeRoom += () => this.MakeRoom();
         loop.AddTimed(this);
     }
 
@@ -160,6 +161,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     /// <summary>The descriptors that a flow needs which holds nothing.</summary>
     public const int DescriptorsEach = 2;
+
+    /// <summary>Gives back the descriptors of what is only kept at hand; false if there is nothing of that kind.</summary>
+    public bool MakeRoom() => this.pipes.DiscardIdle();
 
     public int DescriptorCount => DescriptorsEach * (this.flows.Count + this.pipes.Count);
 
@@ -263,21 +267,22 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if (!flow->Connected && key.Part == 1 && !this.FinishConnecting(index, events))
             return;
 
-        if ((events & (Events.In | Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
+        if ((events & Events.Priority) != 0)
+            this.MarkUrgent(flow);
+        // An urgent byte that comes alone is no reason for the kernel to call the socket readable.
+        if ((events & (Events.In | Events.Priority | Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
         {
             if (end->Readable && !end->Muted && !(key.Part == 0 ? &flow->Target : &flow->Client)->Writable)
                 this.Mute(key, end);
+            if (end->Loads && !end->Readable)
+                this.loading.Stop((index * 2) + key.Part);
             end->Readable = true;
         }
 
-        if (end->Loads)
-            this.loading.Restart((index * 2) + key.Part, this.loop.Now);
         if ((events & (Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
             end->ReadToEnd = true;
         if ((events & (Events.Out | Events.HangUp | Events.Error)) != 0)
             end->Writable = true;
-        if ((events & Events.Priority) != 0)
-            this.MarkUrgent(flow);
         if (flow->Connected)
             this.RestartIdle(index);
 
@@ -295,12 +300,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     }
 
     /// <summary>From now on an end's events come with whole loads.</summary>
-    void WaitForLoads(int index, End* end)
-    {
-        end->Loads = Sockets.SetLowWater(end->Fd, Load).Ok;
-        if (end->Loads)
-            this.loading.Start((index * 2) + (end == &this.flows[index]->Client ? 0 : 1), this.loop.Now);
-    }
+    static void WaitForLoads(End* end) => end->Loads = Sockets.SetLowWater(end->Fd, Load).Ok;
 
     /// <summary>No load came in time: moves what is there, and everything after it at once.</summary>
     void EndLoading(int place)
@@ -308,13 +308,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         int index = place / 2, part = place % 2;
         Flow* flow = this.flows[index];
         End* end = part == 0 ? &flow->Client : &flow->Target;
-        // It waits for its turn, or for the other end.
-        if (end->Readable)
-        {
-            this.loading.Restart(place, this.loop.Now);
-            return;
-        }
-
         this.loading.Stop(place);
         end->Loads = false;
         (part == 0 ? &flow->In : &flow->Out)->Streamed = 0;
@@ -334,6 +327,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     void RanDry(int index, End* end)
     {
         end->Readable = false;
+        if (end->Loads)
+            this.loading.Start((index * 2) + (end == &this.flows[index]->Client ? 0 : 1), this.loop.Now);
         if (end->Muted)
             this.Unmute(index, end);
     }
@@ -519,7 +514,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             direction->Streaming = moved.Value >= StreamPiece;
             direction->Streamed += moved.Value;
             if (direction->Streamed >= LongStream && !from->Loads)
-                this.WaitForLoads(index, from);
+                WaitForLoads(from);
             return true;
         }
 
@@ -647,9 +642,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.idle.Stop(index);
         if (flow->HalfClosed)
             this.halfClosed.Stop(index);
-        if (flow->Client.Loads)
+        if (flow->Client.Loads && !flow->Client.Readable)
             this.loading.Stop(index * 2);
-        if (flow->Target.Loads)
+        if (flow->Target.Loads && !flow->Target.Readable)
             this.loading.Stop((index * 2) + 1);
         this.flows.Return(index);
         this.counters.TcpOpen--;

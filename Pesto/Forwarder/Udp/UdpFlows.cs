@@ -59,7 +59,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         this.ready = new(flows.Capacity);
         this.kind = loop.AddHandler(this);
         loop.AddTimed(this);
-        limits.MakeRoom = this.MakeRoom;
+        limits.MakeRoom += this.MakeRoom;
         Result probe = Sockets.Udp(SocketAddress.V4);
         if (probe.Ok)
         {
