@@ -24,8 +24,10 @@ public sealed class ModelTests(ITestOutputHelper output)
 
     static readonly string[] Addresses = ["", "0.0.0.0/", "127.0.0.1/", "127.0.0.2/", "::/", "::1/", "%lo/", "127.0.0.1%lo/"];
 
-    [Fact]
-    public void Random_transactions_leave_exactly_the_tables_and_sockets_that_the_model_says()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Random_transactions_leave_exactly_the_tables_and_sockets_that_the_model_says(bool sandbox)
     {
         int seed = Setting("PESTO_SEED", Environment.TickCount & 0xffffff);
         int steps = Setting("PESTO_STEPS", DefaultSteps);
@@ -33,7 +35,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         using Testbed bed = new();
         using TcpService echo = TcpService.Echo(bed.Container, CommonPort);
         // Without a sandbox it is the same user as the strangers, who could share a port only then.
-        using RunningForwarder pesto = bed.Serve("-q", "--no-sandbox", "-t", $"{CommonPort}", "--conf-timeout", "2");
+        using RunningForwarder pesto = bed.Serve([.. sandbox ? Array.Empty<string>() : ["--no-sandbox"], "-q", "-t", $"{CommonPort}", "--conf-timeout", "2"]);
         Model model = new(seed, bed, pesto);
         int sockets = model.CountSocketsAtRest();
         using ConnectLoop load = new(bed.Host, CommonPort);

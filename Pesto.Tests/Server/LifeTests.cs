@@ -282,6 +282,49 @@ public sealed class LifeTests
         Eventually.True(() => pesto.Process.HasEnded, "it ends");
     }
 
+    [SkippableFact]
+    public void A_terminal_that_takes_nothing_more_holds_up_nothing()
+    {
+        const int MoreThanATerminalHolds = 1000;
+        Programs.Need("socat");
+        using Testbed bed = new();
+        using TcpService service = TcpService.Echo(bed.Container, 80);
+        string control = bed.Folder["control"], terminal = bed.Folder["terminal"];
+        using BackgroundProcess reader = new Command("socat", $"PTY,link={terminal},rawer", "OPEN:/dev/null").Start();
+        Eventually.True(() => File.Exists(terminal), "there is a terminal");
+        reader.Signal(Signum.SIGSTOP);
+        Command serve = new("sh", "-c", "exec \"$0\" serve -f -c \"$1\" --netns \"$2\" -t 8080:80 2>\"$3\"", Programs.Pesto, control, bed.Container.Path, terminal);
+        using RunningForwarder pesto = new(bed, control, serve.In(bed.Host).Start());
+        for (int i = 0; i < MoreThanATerminalHolds; i++)
+        {
+            using ControlClient client = new(control);
+            client.ReadListing();
+            client.Send("basil:c\0of another kind"u8);
+            client.WaitForClose();
+        }
+
+        using Socket connected = bed.Host.Connect(8080);
+        Assert.Equal("ping", connected.Exchange("ping"));
+        pesto.Process.Signal(Signum.SIGTERM);
+        Eventually.True(() => pesto.Process.HasEnded, "it ends");
+    }
+
+    [Fact]
+    public void A_pid_file_that_another_has_written_since_is_not_removed()
+    {
+        using Testbed bed = new();
+        string pidFile = bed.Folder["pid"], control = bed.Folder["second"];
+        using RunningForwarder first = bed.Serve("-P", pidFile, "-t", "8080:80");
+        using RunningForwarder second = new(bed, control, bed.Pesto("serve", "-f", "-c", control, "-P", pidFile, "--netns", bed.Container.Path, "-t", "8081:80").Start());
+        Eventually.True(() => File.Exists(pidFile) && File.ReadAllText(pidFile) == $"{second.Process.Id}\n", "the second has written it");
+        first.Process.Signal(Signum.SIGTERM);
+        Assert.Equal(0, first.Process.WaitForEnd(TimeSpan.FromSeconds(10)).ExitStatus);
+        Assert.Equal($"{second.Process.Id}\n", File.ReadAllText(pidFile));
+        second.Process.Signal(Signum.SIGTERM);
+        Assert.Equal(0, second.Process.WaitForEnd(TimeSpan.FromSeconds(10)).ExitStatus);
+        Assert.False(File.Exists(pidFile));
+    }
+
     [Fact]
     public void In_the_background_it_tells_the_systems_logger_and_does_not_wait_for_it()
     {

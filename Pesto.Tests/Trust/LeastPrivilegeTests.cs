@@ -210,6 +210,7 @@ public sealed class LeastPrivilegeTests
     [InlineData("setuid", 105)]
     [InlineData("a packet socket", 41, 17, 3, 0)]
     [InlineData("a raw socket", 41, 2, 3, 1)]
+    [InlineData("a UNIX socket", 41, 1, 1, 0)]
     [InlineData("memory to execute", 9, 0, 4096, 7)]
     [InlineData("a call of the other table of numbers", 0x40000000 + 39)]
     public void A_forbidden_call_is_the_end(string what, int number, long first = -1, long second = 0, long third = 0)
@@ -276,6 +277,21 @@ public sealed class LeastPrivilegeTests
 
         using RunningForwarder second = bed.Serve("-t", "8081:80");
         Assert.Contains("8081", second.Pesto().Output);
+    }
+
+    [SkippableFact]
+    public void Who_removes_it_has_roots_rights_to_files_and_no_other()
+    {
+        Account.NeedOrdinary();
+        using Testbed bed = new();
+        using RunningForwarder pesto = bed.Serve("-t", "8080:80");
+        WaitForSandbox(pesto.Process);
+        int janitor = int.Parse(File.ReadAllText($"/proc/{pesto.Process.Id}/task/{pesto.Process.Id}/children"));
+        Eventually.True(() => Threads(janitor)[0]["Seccomp"] == "2", "it has its own sandbox");
+        Dictionary<string, string> status = Assert.Single(Threads(janitor));
+        string kept = $"{(ulong)(Privilege.Folders | Privilege.OthersFiles):x16}";
+        Assert.Equal(("1", kept, kept, "0000000000000000"), (status["NoNewPrivs"], status["CapPrm"], status["CapEff"], status["CapInh"]));
+        Assert.Equal(2, Directory.GetFileSystemEntries($"/proc/{janitor}/fd").Length);
     }
 
     static void NeedX64() => Skip.If(System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture != System.Runtime.InteropServices.Architecture.X64, "numbers of x86-64");

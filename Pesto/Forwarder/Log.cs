@@ -36,6 +36,19 @@ public static class Log
         toSystem = true;
     }
 
+    /// <summary>
+    /// A terminal that takes less than a line has who writes it wait. It is opened anew, for this program only, so as to lose
+    /// the rest of the line instead.
+    /// </summary>
+    public static void NeverWaitForTerminal()
+    {
+        if (!Descriptors.IsTerminal(descriptor))
+            return;
+        Result terminal = Files.Open($"/proc/self/fd/{descriptor}", Files.WriteOnly | Files.NonBlocking | Files.NoTerminal);
+        if (terminal.Ok)
+            descriptor = terminal.Value;
+    }
+
     public static void SetLevel(bool isQuiet, bool isDebug)
     {
         quiet = isQuiet;

@@ -36,7 +36,7 @@ public sealed class Sandbox
         Privilege kept = KeptBy(options, opensMore);
         Janitor? janitor = null;
         if (options.RunAs is null && Processes.User == 0 && !Launch.EnteredUserNamespace)
-            janitor = BecomeNobody(ownFiles, other, listeners);
+            janitor = sandbox.BecomeNobody(ownFiles, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
         other?.Run(() => sandbox.EnterThread(Launch.EnteredUserNamespace ? Privilege.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
@@ -54,10 +54,10 @@ public sealed class Sandbox
         (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
 
     /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
-    static Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, OtherSide? other, Listeners listeners)
+    Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, OtherSide? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
-        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(ownFiles) : null;
+        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(this.landlock, ownFiles) : null;
         // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
         listeners.GiveTo(nobody);
         Privileges.KeepOverChangeOfUser();

@@ -38,6 +38,11 @@ public sealed class Service
             Log.WriteTo(file, withTime: true);
         }
 
+        else
+        {
+            Log.NeverWaitForTerminal();
+        }
+
         Processes.IgnoreBrokenPipes();
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
         this.mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
@@ -104,7 +109,7 @@ public sealed class Service
         finally
         {
             control?.Remove();
-            if (hasPidFile)
+            if (hasPidFile && Files.Look(this.options.PidPath!, out Files.FileIdentity now).Ok && now == ownFiles[^1].Identity)
                 _ = Files.Remove(this.options.PidPath!).Ok;
             janitor?.Finish();
         }
@@ -239,6 +244,9 @@ public sealed class Service
 
     static Files.FileIdentity WritePid(string path)
     {
+        // A new file, even where there is one: who wrote that one takes his own away at his end, and not this.
+        if (Files.Look(path, out Files.FileIdentity old).Ok && old.IsRegular)
+            _ = Files.Remove(path).Ok;
         const int Readable = 0x1a4;
         int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
         Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");

@@ -22,7 +22,8 @@ public static class AllowedCalls
             SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Getsockname, SystemCall.Getpeername,
             SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Fcntl, SystemCall.Statx,
             SystemCall.Poll, SystemCall.Ppoll);
-        AllowSockets(filter);
+        // No UNIX sockets: on a host they lead to those who start programs.
+        AllowSockets(filter, V6, V4);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, InterfaceIndex));
         if (removesFiles)
             filter.Allow(SystemCall.Unlink, SystemCall.Unlinkat);
@@ -39,7 +40,7 @@ public static class AllowedCalls
         filter.Allow(
             SystemCall.Poll, SystemCall.Ppoll, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Read, SystemCall.Write, SystemCall.Close,
             SystemCall.Connect, SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Bind, SystemCall.Fcntl);
-        AllowSockets(filter);
+        AllowSockets(filter, V6, V4, Unix);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, TerminalSettings));
         filter.AllowOrFail(Errno.EACCES, SystemCall.Openat, new SystemCallFilter.Argument(2, ReadWriteFlags | CreateFlag | TruncateFlag, 0));
         filter.AllowOrFail(Errno.EACCES, SystemCall.Open, new SystemCallFilter.Argument(1, ReadWriteFlags | CreateFlag | TruncateFlag, 0));
@@ -49,9 +50,20 @@ public static class AllowedCalls
         return filter.Install();
     }
 
-    static void AllowSockets(SystemCallFilter filter) => filter.AllowIf(
+    /// <summary>Leaves a process that removes files at the end of another no more than that.</summary>
+    internal static SystemCallFilter ForJanitor()
+    {
+        SystemCallFilter filter = new();
+        filter.Allow(
+            SystemCall.Read, SystemCall.Statx, SystemCall.Newfstatat, SystemCall.Unlink, SystemCall.Unlinkat, SystemCall.Exit, SystemCall.ExitGroup,
+            SystemCall.SignalReturn, SystemCall.RestartSyscall, SystemCall.Futex);
+        KillIntruders(filter);
+        return filter;
+    }
+
+    static void AllowSockets(SystemCallFilter filter, params uint[] families) => filter.AllowIf(
         SystemCall.Socket,
-        new SystemCallFilter.Argument(0, uint.MaxValue, V6, V4, Unix),
+        new SystemCallFilter.Argument(0, uint.MaxValue, families),
         new SystemCallFilter.Argument(1, KindOfSocket, Stream, Datagram));
 
     /// <summary>What the C library and the .NET runtime call of themselves: memory, locks, time. Never code that was not in the program, and no new thread.</summary>
@@ -65,7 +77,7 @@ public static class AllowedCalls
             SystemCall.Getrusage, SystemCall.Getuid, SystemCall.Geteuid, SystemCall.Getgid, SystemCall.Getegid, SystemCall.Writev, SystemCall.Lseek,
             SystemCall.Fstat, SystemCall.Newfstatat, SystemCall.Exit, SystemCall.ExitGroup);
         // Limits may be looked at and not set.
-        filter.AllowOrFail(Errno.EPERM, SystemCall.Prlimit64, new SystemCallFilter.Argument(2, uint.MaxValue, 0));
+        filter.AllowOrFail(Errno.EPERM, SystemCall.Prlimit64, new SystemCallFilter.Argument(2, uint.MaxValue, 0), new SystemCallFilter.Argument(2, uint.MaxValue, 0) { IsHighHalf = true });
         filter.AllowIf(SystemCall.Mmap, new SystemCallFilter.Argument(2, Executable, 0));
         filter.AllowIf(SystemCall.Mprotect, new SystemCallFilter.Argument(2, Executable, 0));
         filter.AllowIf(SystemCall.Tgkill, new SystemCallFilter.Argument(0, uint.MaxValue, (uint)Processes.Id));

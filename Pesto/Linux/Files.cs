@@ -5,7 +5,7 @@ namespace Pesto.Linux;
 /// <summary>The few operations on files that the program needs.</summary>
 public static unsafe class Files
 {
-    public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400;
+    public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400, NoTerminal = 0x100, NonBlocking = 0x800;
     const int CloseOnExec = 0x80000;
 
     public static Result Open(string path, int flags, int mode = 0)
@@ -71,7 +71,7 @@ public static unsafe class Files
         {
             Result result = Result.Of(Libc.statx(WorkingDirectory, p, flags, BasicStatisticsAndBirth, status));
             identity = result.Ok
-                ? new((*(ushort*)(status + 28) & 0xf000) == 0xc000, *(ulong*)(status + 32), *(ulong*)(status + 136), (*(long*)(status + 80) * 1_000_000_000) + *(uint*)(status + 88))
+                ? new(*(ushort*)(status + 28) & 0xf000, *(ulong*)(status + 32), *(ulong*)(status + 136), (*(long*)(status + 80) * 1_000_000_000) + *(uint*)(status + 88))
                 : default;
             return result;
         }
@@ -102,6 +102,12 @@ public static unsafe class Files
         return bytes;
     }
 
-    /// <summary>Which file it is, and whether it is a socket. An inode's number may be used again at once, but not its time of birth.</summary>
-    public readonly record struct FileIdentity(bool IsSocket, ulong Inode, ulong Device, long Born);
+    /// <summary>Which file it is, and of what kind. An inode's number may be used again at once, but not its time of birth.</summary>
+    /// <param name="Kind">As in the mode of inode(7).</param>
+    public readonly record struct FileIdentity(int Kind, ulong Inode, ulong Device, long Born)
+    {
+        public bool IsSocket => this.Kind == 0xc000;
+
+        public bool IsRegular => this.Kind == 0x8000;
+    }
 }

@@ -2,7 +2,8 @@ namespace Pesto.Linux;
 
 /// <summary>
 /// A child that waits for the end of this process, of whatever kind it is, and then removes files: in folders of a user
-/// that this process has stopped to be. It is a copy made by fork(2) that does nothing but a few system calls, and holds
+/// that this process has stopped to be. It keeps root's rights to files and no other, can do nothing with files but remove what
+/// is beside those, and makes no other system calls. It is a copy made by fork(2) that does nothing but a few system calls, and holds
 /// nothing but two pipe ends.
 /// </summary>
 public sealed unsafe class Janitor
@@ -19,8 +20,9 @@ public sealed unsafe class Janitor
     }
 
     /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
+    /// <param name="landlock">What it may do with files; null if the kernel can't tell it.</param>
     /// <returns>Null if no process or pipe is to be had.</returns>
-    public static Janitor? Start(params ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own)
+    public static Janitor? Start(Landlock? landlock, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own)
     {
         // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
         byte[][] texts = new byte[own.Length][];
@@ -37,11 +39,16 @@ public sealed unsafe class Janitor
             return null;
         }
 
+        SystemCallFilter filter = AllowedCalls.ForJanitor();
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
         int child = Libc.fork();
         if (child == 0)
         {
+            Privileges.Keep(Privilege.Folders | Privilege.OthersFiles);
+            _ = landlock?.Enter().Ok;
+            Privileges.HideMemory();
             Descriptors.CloseAllBut(watched, working, descriptors);
+            _ = filter.Install().Ok;
             Work(watched, texts, files);
             Libc._exit(0);
         }

@@ -33,7 +33,6 @@ static unsafe class Libc
     [DllImport(C), SuppressGCTransition] public static extern nint sendmsg(int fd, void* message, int flags);
     [DllImport(C), SuppressGCTransition] public static extern int recvmmsg(int fd, void* messages, uint count, int flags, void* timeout);
     [DllImport(C), SuppressGCTransition] public static extern int sendmmsg(int fd, void* messages, uint count, int flags);
-    [DllImport(C), SuppressGCTransition] public static extern uint if_nametoindex(byte* name);
     [DllImport(C), SuppressGCTransition] public static extern int inet_pton(int family, byte* text, void* address);
     [DllImport(C), SuppressGCTransition] public static extern byte* inet_ntop(int family, void* address, byte* text, uint size);
 

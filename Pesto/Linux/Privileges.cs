@@ -6,6 +6,12 @@ public enum Privilege : ulong
 {
     None = 0,
 
+    /// <summary>CAP_DAC_OVERRIDE: write to any folder.</summary>
+    Folders = 1ul << 1,
+
+    /// <summary>CAP_FOWNER: remove others' files from a folder where each may only remove his own.</summary>
+    OthersFiles = 1ul << 3,
+
     /// <summary>CAP_NET_BIND_SERVICE: listen on ports below 1024.</summary>
     LowPorts = 1ul << 10,
 

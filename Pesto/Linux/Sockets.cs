@@ -227,14 +227,18 @@ public static unsafe class Sockets
     static Result Set(int fd, int level, int name, int value) => Result.Of(Libc.setsockopt(fd, level, name, &value, sizeof(int)));
 
     /// <summary>The index of an interface, or 0 if there is none of this name.</summary>
-    public static uint InterfaceIndex(ReadOnlySpan<byte> name)
+    /// <param name="fd">Any socket of the namespace: if_nametoindex(3) would make one of a kind that the sandbox forbids.</param>
+    public static uint InterfaceIndex(int fd, ReadOnlySpan<byte> name)
     {
-        byte* text = stackalloc byte[32];
-        if (name.Length >= 16)
+        const nuint GetIndex = 0x8933;
+        const int MostBytes = 16;
+        // struct ifreq: the name, NUL-terminated, then the answer.
+        byte* request = stackalloc byte[40];
+        new Span<byte>(request, 40).Clear();
+        if (name.Length >= MostBytes)
             return 0;
-        name.CopyTo(new Span<byte>(text, 32));
-        text[name.Length] = 0;
-        return Libc.if_nametoindex(text);
+        name.CopyTo(new Span<byte>(request, MostBytes));
+        return Libc.ioctl(fd, GetIndex, request) == 0 ? *(uint*)(request + MostBytes) : 0;
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -17,7 +17,7 @@ sealed unsafe class SystemCallFilter
     // struct seccomp_data: the number, the kind of machine, the caller's address, six arguments of 64 bits.
     const uint NumberAt = 0, MachineAt = 4, ArgumentsAt = 16;
 
-    readonly List<FilterStep> steps = [];
+    readonly List<FilterStep> steps = new(512);
 
     public SystemCallFilter()
     {
@@ -64,8 +64,8 @@ sealed unsafe class SystemCallFilter
         List<FilterStep> check = [];
         foreach (Argument argument in arguments)
         {
-            // The low half is all that the calls in question look at.
-            check.AddRange([FilterStep.LoadWord(ArgumentsAt + (8 * (uint)argument.Index)), FilterStep.And(argument.Mask)]);
+            uint at = ArgumentsAt + (8 * (uint)argument.Index) + (argument.IsHighHalf ? 4u : 0);
+            check.AddRange([FilterStep.LoadWord(at), FilterStep.And(argument.Mask)]);
             for (int i = 0; i < argument.Values.Length; i++)
                 check.Add(FilterStep.IfEqual(argument.Values[i], argument.Values.Length - i, 0));
             check.Add(FilterStep.Return(otherwise));
@@ -93,5 +93,9 @@ sealed unsafe class SystemCallFilter
     }
 
     /// <summary>What an argument, with the bits of a mask, may be.</summary>
-    internal readonly record struct Argument(int Index, uint Mask, params uint[] Values);
+    internal readonly record struct Argument(int Index, uint Mask, params uint[] Values)
+    {
+        /// <summary>It is about the high 32 bits. The low ones are all that most calls look at; pointers have both.</summary>
+        public bool IsHighHalf { get; init; }
+    }
 }

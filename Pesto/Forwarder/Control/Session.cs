@@ -159,6 +159,9 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     public void OnTime(long now)
     {
+        // What it sent in time counts, however late this gets to read it.
+        if (this.state == State.Applied)
+            this.Receive();
         if (this.state == State.Applied)
         {
             this.Say($"did not commit in time");

@@ -97,7 +97,7 @@ public struct ListenOrder
                 return done;
         }
 
-        uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(this.Interface.Bytes) : 0;
+        uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(fd, this.Interface.Bytes) : 0;
         SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
         done = Sockets.Bind(fd, in address);
         if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
