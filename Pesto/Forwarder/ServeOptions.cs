@@ -284,7 +284,8 @@ public sealed class ServeOptions
               --keepalive SEC     ask clients and targets that are silent for so long
                                   whether they are still there, and reset the connection
                                   if none of four questions in as long again is answered
-                                  (default: 0, never)
+                                  (default: 0, never; what was sent and is not confirmed
+                                  is sent again for as long as the kernel tries)
               --udp-timeout SEC   forget a UDP client that has sent something and got no
                                   answer after so long (default: 30; 0: never)
               --udp-stream-timeout SEC  the same once both sides have sent something
