@@ -72,7 +72,7 @@ sealed class Exchange : IDisposable
             while (length < needed)
             {
                 bool begins = length == 0;
-                length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
+                length += ReadSome(path, stream, buffer.AsSpan(length, needed - length), (int)Math.Max(0, end - Clock.Milliseconds));
                 if (begins)
                     end = Clock.Milliseconds + ListingTimeout;
             }
