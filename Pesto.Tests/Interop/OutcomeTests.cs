@@ -75,6 +75,21 @@ public sealed class OutcomeTests
         Assert.Equal(0, both[0].Status);
     }
 
+    [SkippableTheory]
+    [InlineData("192.0.2.1/9000", "Cannot assign requested address")]
+    [InlineData("%nosuch/9000", "No such device")]
+    public void Of_the_real_pasta_what_is_not_there_to_listen_on_is_named_and_the_table_left_alone(string wanted, string reason)
+    {
+        Programs.NeedPeers();
+        using Testbed bed = new();
+        using RunningForwarder pasta = bed.ServeRealPasta();
+        string table = pasta.RealPesto().Output;
+        Finished refused = pasta.Pesto("-A", "-t", wanted);
+        Assert.Equal(1, refused.ExitStatus);
+        Assert.Contains($":9000: {reason}", refused.Errors);
+        Assert.Equal(table, pasta.RealPesto().Output);
+    }
+
     /// <summary>All of them, with the numbers by which the kernel knows them.</summary>
     static string Sockets(Testbed bed) =>
         string.Join('\n', new Command("ss", "-Hltune").In(bed.Host).RunOrFail().Split('\n').Select(line => string.Join(' ', line.Split(' ', StringSplitOptions.RemoveEmptyEntries))).Order());

@@ -7,6 +7,9 @@ static class Confirmation
 {
     const int PollInterval = 20;
 
+    /// <summary>Characters without a newline that are no answer any more.</summary>
+    const int LongestAnswer = 64;
+
     public static bool Obtain(int seconds, string? command)
     {
         long end = Clock.Milliseconds + (seconds * 1000L);
@@ -20,7 +23,9 @@ static class Confirmation
         Span<byte> buffer = stackalloc byte[64];
         while (!answer.Contains('\n', StringComparison.Ordinal))
         {
-            if (!Descriptors.WaitReadable(0, (int)Math.Max(0, end - Clock.Milliseconds)))
+            // What always has more to read, as /dev/zero, must not hold the update up: neither for ever nor to the deadline.
+            int left = (int)Math.Max(0, end - Clock.Milliseconds);
+            if (answer.Length >= LongestAnswer || left == 0 || !Descriptors.WaitReadable(0, left))
             {
                 _ = StandardOutput.WriteError("\n");
                 return false;
@@ -37,7 +42,8 @@ static class Confirmation
 
     static bool Check(string command, long end)
     {
-        Result child = Processes.StartDetached("/bin/sh", ["sh", "-c", command], []);
+        // Standard output is for tables and JSON.
+        Result child = Processes.StartDetached("/bin/sh", ["sh", "-c", "exec >&2; " + command], []);
         if (!child.Ok)
             throw new LinuxException("--check: starting /bin/sh", child.Error);
         int status;

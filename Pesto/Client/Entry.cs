@@ -13,15 +13,16 @@ static class Entry
     /// <returns>0, or 1 if anything failed.</returns>
     public static int Run(string[] args)
     {
+        // Else the connection to the server gets such a number, and what is to be printed.
+        Descriptors.FillStandard(failing: true);
+        Options? options = null;
         try
         {
-            Options options = Options.Parse(args);
+            options = Options.Parse(args);
             Message.Debugging = options.Debug;
             if (options.Print is null)
                 return Work(options);
-            if (StandardOutput.Write(options.Print) is Errno error and not Errno.None)
-                throw new LinuxException("standard output", error);
-            return 0;
+            return Print(options.Print, outcome: null);
         }
         catch (UsageException e)
         {
@@ -29,9 +30,11 @@ static class Entry
             _ = StandardOutput.WriteError(HelpText.Usage);
             return 1;
         }
-        catch (Exception e) when (e is RuleException or ProtocolException or LinuxException)
+        catch (Exception e) when (e is RuleException or ProtocolException or LinuxException or RefusedException)
         {
             Message.Error(e.Message);
+            if (options is { Json: true })
+                _ = StandardOutput.Write(Json.Failure(options.Path, e is RefusedException ? "refused" : "failed", e.Message));
             return 1;
         }
     }
@@ -45,21 +48,16 @@ static class Entry
         ServerState state = exchange.State;
         DebugState(options.Path, state);
         if (options.Commands.Count == 0)
-        {
-            Report(options, "passt/pasta configuration", state, outcome: null);
-            return 0;
-        }
-
-        if (options.Show && !options.Json)
-            Report(options, "Previous configuration", state, outcome: null);
+            return Report(options, "passt/pasta configuration", state, outcome: null);
+        if (options.Show && !options.Json && Report(options, "Previous configuration", state, outcome: null) != 0)
+            return 1;
         ServerState before = state.Copy();
         Edit.Apply(state, options.Commands);
         Outcome outcome = state.HasTransactions
-            ? TransactionUpdate.Run(exchange, options, state)
+            ? TransactionUpdate.Run(exchange, options, before, state)
             : PlainUpdate.Run(exchange, options, before, state);
-        if (options.Show || options.Json)
-            Report(options, "Updated configuration", outcome.IsInForce ? state : before, outcome);
-        return outcome.ExitStatus;
+        bool reported = !(options.Show || options.Json) || Report(options, "Updated configuration", outcome.IsInForce ? state : before, outcome) == 0;
+        return reported ? outcome.ExitStatus : 1;
     }
 
     /// <summary>What the server sends is read with nothing at hand to do harm with.</summary>
@@ -71,12 +69,18 @@ static class Entry
             Message.Debug($"going on without a filter of system calls: {filtered.Error.Text()}");
     }
 
-    static void Report(Options options, string title, ServerState state, Outcome? outcome)
+    static int Report(Options options, string title, ServerState state, Outcome? outcome) =>
+        Print(options.Json ? Json.Text(options.Path, state, outcome) : Listing.Text(title, options.Path, state), outcome);
+
+    /// <returns>The exit status: 1 if it could not be printed.</returns>
+    static int Print(string text, Outcome? outcome)
     {
-        string text = options.Json ? Json.Text(options.Path, state, outcome) : Listing.Text(title, options.Path, state);
         Errno error = StandardOutput.Write(text);
-        if (error != Errno.None)
-            throw new LinuxException("standard output", error);
+        if (error == Errno.None)
+            return 0;
+        // Who reads the exit status alone would take the change for undone.
+        Message.Error($"standard output: {error.Text()}{(outcome is { IsInForce: true } ? "; the change is in force all the same" : "")}");
+        return 1;
     }
 
     static void DebugState(string path, ServerState state)

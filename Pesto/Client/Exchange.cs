@@ -12,6 +12,7 @@ sealed class Exchange : IDisposable
 
     readonly string path;
     readonly UnixStream stream;
+    bool isGone;
 
     Exchange(string path, UnixStream stream, ServerState state)
     {
@@ -71,7 +72,7 @@ sealed class Exchange : IDisposable
             while (length < needed)
             {
                 bool begins = length == 0;
-                length += ReadSome(path, stream, buffer.AsSpan(length), (int)Math.Max(0, end - Clock.Milliseconds));
+                length += ReadSome(path, stream, buffer.AsSpan(length, needed - length), (int)Math.Max(0, end - Clock.Milliseconds));
                 if (begins)
                     end = Clock.Milliseconds + ListingTimeout;
             }
@@ -90,7 +91,7 @@ sealed class Exchange : IDisposable
 
     /// <summary>Sends an update and waits until the server closes: then it is in force.</summary>
     /// <param name="timeout">Milliseconds to wait for the end.</param>
-    /// <exception cref="ProtocolException">The server refuses the update, which leaves its tables as they were.</exception>
+    /// <exception cref="RefusedException">The server refuses the update, which leaves its tables as they were.</exception>
     /// <exception cref="LinuxException">It does not get to an end in time.</exception>
     public void Update(ReadOnlySpan<byte> update, int timeout)
     {
@@ -99,7 +100,7 @@ sealed class Exchange : IDisposable
             error = this.WaitForEnd(timeout);
         // A server that hangs up before it has read everything has found something wrong with what it has read.
         if (error is Errno.EPIPE or Errno.ECONNRESET)
-            throw new ProtocolException($"{this.path}: the server refused the update; its tables are as before");
+            throw new RefusedException($"{this.path}: the server refused the update; its tables are as before");
         if (error != Errno.None)
             throw new LinuxException($"{this.path}: wait until the update is in force", error);
     }
@@ -119,11 +120,13 @@ sealed class Exchange : IDisposable
     /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
     public int ServerProcess => this.stream.PeerProcess;
 
-    /// <exception cref="LinuxException">The server is gone, or takes nothing in time.</exception>
+    /// <summary>Sends a message of the transaction. If the server hung up, it may have said why: the next message awaited is that, or tells that there is none.</summary>
+    /// <exception cref="LinuxException">The server takes nothing in time.</exception>
     public void Send(ReadOnlySpan<byte> bytes)
     {
         Errno error = this.stream.Send(bytes);
-        if (error != Errno.None)
+        this.isGone = error is Errno.EPIPE or Errno.ECONNRESET;
+        if (error != Errno.None && !this.isGone)
             throw new LinuxException($"{this.path}: send", error);
     }
 
@@ -156,12 +159,21 @@ sealed class Exchange : IDisposable
         while (!to.IsEmpty)
         {
             Result received = this.stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
+            if (received.Is(Errno.ECONNRESET) || (received.Ok && received.Value == 0))
+                throw new ProtocolException($"{this.path}: {this.HungUp(due)}");
             if (!received.Ok)
-                throw new LinuxException($"{this.path}: wait for the server's answer", received.Error);
-            if (received.Value == 0)
-                throw new ProtocolException($"{this.path}: the server hung up {(due == MessageType.Done ? "before it told how the transaction ended: look at its tables" : "in the middle of the transaction, which undoes it")}");
+                throw new LinuxException($"{this.path}: {(due == MessageType.Done ? "it can't be known whether the change is in force, look at the tables: " : "")}wait for the server's answer", received.Error);
             to = to[received.Value..];
         }
+    }
+
+    string HungUp(MessageType due)
+    {
+        if (due != MessageType.Done)
+            return "the server hung up in the middle of the transaction, which undoes it";
+        return this.isGone
+            ? "the server is gone; it was not told to keep the change"
+            : "the server hung up before it told how the transaction ended; it can't be known whether the change is in force: look at the tables";
     }
 
     public void Dispose() => this.stream.Dispose();

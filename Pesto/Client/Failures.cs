@@ -7,9 +7,10 @@ static class Failures
 
     public static void Tell(IReadOnlyList<Outcome.Failure> failures, int count, Action<string> tell)
     {
-        for (int i = 0; i < failures.Count && i < MostLines; i++)
+        int told = Math.Min(failures.Count, MostLines);
+        for (int i = 0; i < told; i++)
             tell(failures[i].ToString());
-        if (count > MostLines)
-            tell($"and {count - MostLines} more ports");
+        if (count > told)
+            tell($"{(told == 0 ? "ports that the server does not name" : "and more ports")}: {count - told}");
     }
 }

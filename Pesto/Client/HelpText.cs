@@ -65,8 +65,9 @@ static class HelpText
 
         To "pesto serve" a change is a transaction: if a port can't be opened (and its rule
         is not "all", or nothing but exclusions), everything is as before, and each such
-        port is named. passt and pasta tell nothing of the kind, so pesto looks itself
-        before it sends, and again after.
+        port is named. --dry-run opens none there, so it finds none that is taken. passt and
+        pasta tell nothing of the kind, so pesto looks itself before it sends, and again
+        after.
 
         Exit status: 0 if what was asked was done, else 1, with the reason on standard
         error.

@@ -21,6 +21,14 @@ static class Json
         return text.Append("]}\n").ToString();
     }
 
+    /// <summary>What there is to say if the tables are not known, or not to be.</summary>
+    public static string Failure(string path, string result, string error)
+    {
+        StringBuilder text = new();
+        Append(text.Append("{\"path\":"), path).Append(",\"result\":\"").Append(result);
+        return Append(text.Append("\",\"error\":"), error).Append("}\n").ToString();
+    }
+
     static void AppendOutcome(StringBuilder text, Outcome outcome)
     {
         text.Append(",\"result\":\"").Append(outcome.Result).Append("\",\"failures\":").Append(outcome.FailureCount).Append(",\"failed\":[");
@@ -76,7 +84,7 @@ static class Json
         {
             if (c is '"' or '\\')
                 text.Append('\\').Append(c);
-            else if (c < ' ' || char.IsSurrogate(c))
+            else if (char.IsControl(c) || char.IsSurrogate(c))
                 text.Append("\\u").Append(((int)c).ToString("x4"));
             else
                 text.Append(c);

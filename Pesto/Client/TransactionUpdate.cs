@@ -14,9 +14,10 @@ static class TransactionUpdate
     /// <summary>Seconds by which the server waits longer for the commit than the user is given.</summary>
     const int Margin = 5;
 
-    /// <exception cref="ProtocolException">The server refuses the tables, or does not keep to the protocol.</exception>
+    /// <exception cref="RefusedException">The server refuses the tables.</exception>
+    /// <exception cref="ProtocolException">It does not keep to the protocol, or is gone.</exception>
     /// <exception cref="LinuxException">It does not answer.</exception>
-    public static Outcome Run(Exchange exchange, Options options, ServerState wanted)
+    public static Outcome Run(Exchange exchange, Options options, ServerState before, ServerState wanted)
     {
         exchange.Send(Tables(wanted));
         CheckVerdict(exchange.Await(MessageType.Verdict, Timeout), options.Path);
@@ -37,23 +38,46 @@ static class TransactionUpdate
         Failures.Tell(failures, count, failed && !options.BestEffort ? Message.Error : Message.Warning);
         if (failed && !options.BestEffort)
         {
-            End(exchange, MessageType.Rollback);
+            RollBack(exchange, before, options.Path);
             Message.Error($"{options.Path}: rolled back, the tables are as before");
             return new("rolled-back", false, 1) { Failures = failures, FailureCount = count };
         }
 
         if (options.Confirm > 0 && !Confirmation.Obtain(options.Confirm, options.Check))
         {
-            End(exchange, MessageType.Rollback);
+            RollBack(exchange, before, options.Path);
             Message.Error($"{options.Path}: not confirmed, the tables are as before");
             return new("unconfirmed", false, 1) { Failures = failures, FailureCount = count };
         }
 
-        DoneStatus done = End(exchange, MessageType.Commit);
-        if (done != DoneStatus.Committed)
-            throw new ProtocolException($"{options.Path}: the server rolled back ({done}), the tables are as before");
-        return new("committed", true, 0) { Failures = failures, FailureCount = count };
+        byte[] done = End(exchange, MessageType.Commit, options.Path, out DoneStatus status);
+        if (status != DoneStatus.Committed)
+            throw new ProtocolException($"{options.Path}: the server rolled back{Why(status)}, the tables are as before");
+        (List<Outcome.Failure> late, int lateCount) = ReadOutcome(done, wanted, options.Path);
+        Failures.Tell(late, lateCount, Message.Error);
+        if (lateCount > 0)
+            Message.Error($"{options.Path}: the change is in force, but for these ports");
+        return new("committed", true, lateCount == 0 ? 0 : 1) { Failures = [.. failures, .. late], FailureCount = count + lateCount };
     }
+
+    /// <exception cref="ProtocolException">The tables are not as before.</exception>
+    static void RollBack(Exchange exchange, ServerState before, string path)
+    {
+        byte[] done = End(exchange, MessageType.Rollback, path, out DoneStatus status);
+        if (status == DoneStatus.Committed)
+            throw new ProtocolException($"{path}: the server was to roll back, and says that the change is in force");
+        (List<Outcome.Failure> lost, int count) = ReadOutcome(done, before, path);
+        Failures.Tell(lost, count, Message.Error);
+        if (count > 0)
+            throw new ProtocolException($"{path}: rolled back, but for these ports");
+    }
+
+    static string Why(DoneStatus status) => status switch
+    {
+        DoneStatus.TimedOut => ", since the confirmation came too late",
+        DoneStatus.ProtocolError => ", since it did not understand the client",
+        _ => "",
+    };
 
     static byte[] Tables(ServerState wanted)
     {
@@ -72,7 +96,7 @@ static class TransactionUpdate
         if (BinaryPrimitives.ReadUInt32BigEndian(body) == (uint)VerdictStatus.Valid)
             return;
         string why = RuleText.Printable(Transactions.ReadText(body.AsSpan(Transactions.VerdictSize)));
-        throw new ProtocolException($"{path}: the server refuses the update, its tables are as before: {why}");
+        throw new RefusedException($"{path}: the server refuses the update, its tables are as before: {why}");
     }
 
     static (List<Outcome.Failure> Failures, int Count) ReadOutcome(ReadOnlySpan<byte> body, ServerState wanted, string path)
@@ -96,12 +120,16 @@ static class TransactionUpdate
         return (failures, (int)count);
     }
 
-    static DoneStatus End(Exchange exchange, MessageType how)
+    /// <returns>What could not be done, in the form of an outcome.</returns>
+    static byte[] End(Exchange exchange, MessageType how, string path, out DoneStatus status)
     {
         byte[] message = new byte[Transactions.HeadSize];
         Transactions.WriteHead(message, how, 0);
         exchange.Send(message);
-        ReadOnlySpan<byte> body = exchange.Await(MessageType.Done, Timeout);
-        return body.Length >= 4 ? (DoneStatus)BinaryPrimitives.ReadUInt32BigEndian(body) : DoneStatus.ProtocolError;
+        byte[] body = exchange.Await(MessageType.Done, Timeout);
+        if (body.Length < sizeof(uint))
+            throw new ProtocolException($"{path}: what the server says at the end can't be understood: look at the tables");
+        status = (DoneStatus)BinaryPrimitives.ReadUInt32BigEndian(body);
+        return body[sizeof(uint)..];
     }
 }

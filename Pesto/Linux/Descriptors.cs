@@ -105,13 +105,14 @@ public static unsafe class Descriptors
     }
 
     /// <summary>
-    /// Has /dev/null stand in for those of standard input, output and errors that are closed, so that nothing else gets
+    /// Has /dev/null or the like stand in for those of standard input, output and errors that are closed, so that nothing else gets
     /// their numbers and what is written for people.
     /// </summary>
-    public static void FillStandard()
+    /// <param name="failing">Reading and writing fail as if they were closed still, instead of having no effect.</param>
+    public static void FillStandard(bool failing = false)
     {
         Result opened;
-        while ((opened = Files.Open("/dev/null", Files.ReadWrite)) is { Ok: true, Value: <= 2 })
+        while ((opened = failing ? Files.Open("/", Files.PathOnly) : Files.Open("/dev/null", Files.ReadWrite)) is { Ok: true, Value: <= 2 })
             _ = SetCloseOnExec(opened.Value, false).Ok;
         if (opened.Ok)
             Close(opened.Value);

@@ -5,7 +5,8 @@ namespace Pesto.Linux;
 /// <summary>The few operations on files that the program needs.</summary>
 public static unsafe class Files
 {
-    public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400, NoTerminal = 0x100, NonBlocking = 0x800;
+    public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400;
+    public const int NoTerminal = 0x100, NonBlocking = 0x800, PathOnly = 0x200000;
     const int CloseOnExec = 0x80000;
 
     public static Result Open(string path, int flags, int mode = 0)
