@@ -96,11 +96,11 @@ public sealed class StreamTests
         using TcpService service = new(bed.Container, Loopback(80), socket => End(socket, ends));
         for (int i = 1; i <= 50; i++)
         {
+            int accepted = service.Accepted, ended = ends.Count;
             Socket client = bed.Host.Connect(Port);
             // At once, with bytes just behind it, and while nothing is going on.
             if (i % 3 != 0)
                 client.Send(new byte[i * 1000]);
-            int accepted = service.Accepted, ended = ends.Count;
             if (i % 3 == 1)
                 Eventually.True(() => service.Accepted > accepted, "the target has accepted");
             client.Reset();
