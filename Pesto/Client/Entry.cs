@@ -10,6 +10,8 @@ static class Entry
     /// <summary>Milliseconds to wait for one's turn with a server that serves one client at a time.</summary>
     const int GreetingTimeout = 60_000;
 
+    const int MostAttempts = 4;
+
     /// <returns>0, or 1 if anything failed.</returns>
     public static int Run(string[] args)
     {
@@ -39,11 +41,39 @@ static class Entry
         }
     }
 
+    /// <summary>
+    /// In a crowd of clients that stall the server has little patience with each, and this one may have been slow only because
+    /// the machine is. By the time of its next turn the others have been dropped.
+    /// </summary>
     static int Work(Options options)
     {
         // A command that checks the new tables is the user's own, and may do what he may.
         if (options.Check is null)
             EnterSandbox();
+        DroppedException? dropped = null;
+        for (int attempt = 1; attempt <= MostAttempts; attempt++)
+        {
+            try
+            {
+                return WorkOnce(options);
+            }
+            catch (DroppedException e)
+            {
+                Message.Debug($"{e.Message}: trying again");
+                dropped = e;
+            }
+            catch (LinuxException) when (dropped is not null)
+            {
+                // It is gone altogether: what it did first tells more.
+                break;
+            }
+        }
+
+        throw dropped!;
+    }
+
+    static int WorkOnce(Options options)
+    {
         using Exchange exchange = Exchange.Open(options.Path, GreetingTimeout);
         ServerState state = exchange.State;
         DebugState(options.Path, state);

@@ -160,21 +160,16 @@ sealed class Exchange : IDisposable
         {
             Result received = this.stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
             if (received.Is(Errno.ECONNRESET) || (received.Ok && received.Value == 0))
-                throw new ProtocolException($"{this.path}: {this.HungUp(due)}");
+                throw due == MessageType.Done ? new ProtocolException($"{this.path}: {this.HungUp()}") : new DroppedException($"{this.path}: the server hung up in the middle of the transaction, which undoes it");
             if (!received.Ok)
                 throw new LinuxException($"{this.path}: {(due == MessageType.Done ? "it can't be known whether the change is in force, look at the tables: " : "")}wait for the server's answer", received.Error);
             to = to[received.Value..];
         }
     }
 
-    string HungUp(MessageType due)
-    {
-        if (due != MessageType.Done)
-            return "the server hung up in the middle of the transaction, which undoes it";
-        return this.isGone
-            ? "the server is gone; it was not told to keep the change"
-            : "the server hung up before it told how the transaction ended; it can't be known whether the change is in force: look at the tables";
-    }
+    string HungUp() => this.isGone
+        ? "the server is gone; it was not told to keep the change"
+        : "the server hung up before it told how the transaction ended; it can't be known whether the change is in force: look at the tables";
 
     public void Dispose() => this.stream.Dispose();
 }

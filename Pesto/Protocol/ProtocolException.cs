@@ -1,4 +1,4 @@
 namespace Pesto.Protocol;
 
 /// <summary>The other side said something that the control protocol does not have. The message is the reason.</summary>
-public sealed class ProtocolException(string message) : Exception(message);
+public class ProtocolException(string message) : Exception(message);
