@@ -268,13 +268,7 @@ public sealed class LifeTests
         using FileStream unread = new(errors, FileMode.Open, FileAccess.ReadWrite);
         Command serve = new("sh", "-c", "exec \"$0\" serve -f -c \"$1\" --netns \"$2\" -t 8080:80 2>\"$3\"", Programs.Pesto, control, bed.Container.Path, errors);
         using RunningForwarder pesto = new(bed, control, serve.In(bed.Host).Start());
-        for (int i = 0; i < MoreThanAPipeHolds; i++)
-        {
-            using ControlClient client = new(control);
-            client.ReadListing();
-            client.Send("basil:c\0of another kind"u8);
-            client.WaitForClose();
-        }
+        MakeItComplain(control, MoreThanAPipeHolds);
 
         using Socket connected = bed.Host.Connect(8080);
         Assert.Equal("ping", connected.Exchange("ping"));
@@ -295,13 +289,7 @@ public sealed class LifeTests
         reader.Signal(Signum.SIGSTOP);
         Command serve = new("sh", "-c", "exec \"$0\" serve -f -c \"$1\" --netns \"$2\" -t 8080:80 2>\"$3\"", Programs.Pesto, control, bed.Container.Path, terminal);
         using RunningForwarder pesto = new(bed, control, serve.In(bed.Host).Start());
-        for (int i = 0; i < MoreThanATerminalHolds; i++)
-        {
-            using ControlClient client = new(control);
-            client.ReadListing();
-            client.Send("basil:c\0of another kind"u8);
-            client.WaitForClose();
-        }
+        MakeItComplain(control, MoreThanATerminalHolds);
 
         using Socket connected = bed.Host.Connect(8080);
         Assert.Equal("ping", connected.Exchange("ping"));
@@ -341,13 +329,7 @@ public sealed class LifeTests
         int pid = int.Parse(File.ReadAllText(pidFile));
         try
         {
-            for (int i = 0; i < MoreThanItTakes; i++)
-            {
-                using ControlClient client = new(control);
-                client.ReadListing();
-                client.Send("basil:c\0of another kind"u8);
-                client.WaitForClose();
-            }
+            MakeItComplain(control, MoreThanItTakes);
 
             using Socket connected = bed.Host.Connect(8080);
             Assert.Equal("ping", connected.Exchange("ping"));
@@ -360,6 +342,18 @@ public sealed class LifeTests
         }
 
         Eventually.True(() => !File.Exists(pidFile), "it ends");
+    }
+
+    /// <summary>Has it write so many messages: one for each client that makes no sense.</summary>
+    static void MakeItComplain(string control, int times)
+    {
+        for (int i = 0; i < times; i++)
+        {
+            using ControlClient client = new(control);
+            client.ReadListing();
+            client.Send("basil:c\0of another kind"u8);
+            client.WaitForClose();
+        }
     }
 
     static FilePermissions Mode(string path)

@@ -405,12 +405,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             this.Close(index);
         else if ((from == Pumped.HasMore || to == Pumped.HasMore) && !flow->IsReady)
             this.MakeReady(index);
-
-        if (this.halfClosed.Duration != 0 && from != Pumped.Broken && to != Pumped.Broken && flow->In.EndSent != flow->Out.EndSent && !flow->HalfClosed)
-        {
-            flow->HalfClosed = true;
-            this.halfClosed.Start(index, this.loop.Now);
-        }
     }
 
     void MakeReady(int index)
@@ -448,7 +442,13 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
                 // Where this was the last to end, closing tells the other side, and saves a call. Else it fails only if the
                 // other side is gone already, of which an event tells.
                 if (!flow->In.EndSent || !flow->Out.EndSent)
+                {
                     _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
+                    flow->HalfClosed = this.halfClosed.Duration != 0;
+                    if (flow->HalfClosed)
+                        this.halfClosed.Start(index, this.loop.Now);
+                }
+
                 return Pumped.Waits;
             }
 
