@@ -74,14 +74,12 @@ public sealed class Service
     {
         if (!this.OpenFirstTables())
             return 1;
-        ControlSocket? control = null;
         Janitor? janitor = null;
         List<(string Path, Files.FileIdentity Identity)> ownFiles = [];
-        bool hasPidFile = false;
         if (this.options.ControlPath is not null)
         {
             Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
-            control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
+            ControlSocket control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
             ownFiles.Add(control.File);
         }
 
@@ -89,10 +87,7 @@ public sealed class Service
         {
             SignalWatch signals = new(this.loop, this.statistics);
             if (this.options.PidPath is not null)
-            {
                 ownFiles.Add((this.options.PidPath, WritePid(this.options.PidPath)));
-                hasPidFile = true;
-            }
 
             Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
             if (!this.options.Foreground)
@@ -108,9 +103,8 @@ public sealed class Service
         }
         finally
         {
-            control?.Remove();
-            if (hasPidFile && Files.Look(this.options.PidPath!, out Files.FileIdentity now).Ok && now == ownFiles[^1].Identity)
-                _ = Files.Remove(this.options.PidPath!).Ok;
+            foreach ((string path, Files.FileIdentity identity) in ownFiles)
+                Files.RemoveIfStill(path, identity);
             janitor?.Finish();
         }
 

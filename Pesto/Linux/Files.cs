@@ -21,6 +21,13 @@ public static unsafe class Files
             return Result.Of(Libc.unlink(p));
     }
 
+    /// <summary>Removes a file, unless another process has put its own there since.</summary>
+    public static void RemoveIfStill(string path, FileIdentity identity)
+    {
+        if (Look(path, out FileIdentity now).Ok && now == identity)
+            _ = Remove(path).Ok;
+    }
+
     /// <summary>Whether the path can be reached at all, by the real user.</summary>
     public static Result Exists(string path)
     {

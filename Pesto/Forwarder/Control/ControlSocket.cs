@@ -141,11 +141,4 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
     /// <summary>Where the socket is in the file system, and which file it is.</summary>
     public (string Path, Files.FileIdentity Identity) File => (this.path, this.identity);
-
-    /// <summary>Removes the socket from the file system, unless another process has put its own there since.</summary>
-    public void Remove()
-    {
-        if (Files.Look(this.path, out Files.FileIdentity now).Ok && now == this.identity)
-            _ = Files.Remove(this.path).Ok;
-    }
 }
