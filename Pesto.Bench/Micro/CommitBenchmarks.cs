@@ -1,5 +1,12 @@
 using BenchmarkDotNet.Attributes;
-using Pesto.Forwarder;
+using Pesto.Forwarder.Accepting;
+using Pesto.Forwarder.Commit;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
+using Pesto.Forwarder.Tcp;
+using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -24,10 +31,10 @@ public class CommitBenchmarks
     [GlobalSetup]
     public void SetUp()
     {
-        OwnSide side = new();
+        CurrentNamespace side = new();
         Counters counters = new();
-        Loop loop = new();
-        Limits limits = new(loop);
+        EventLoop loop = new();
+        Backpressure limits = new(loop);
         Listeners listeners = new(3 * this.Sockets);
         TcpFlows flows = new(loop, counters, limits, 16, 3 * this.Sockets, default, 0);
         this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));

@@ -1,5 +1,6 @@
 using BenchmarkDotNet.Attributes;
-using Pesto.Forwarder;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 
 namespace Pesto.Bench.Micro;

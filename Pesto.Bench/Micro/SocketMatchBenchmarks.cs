@@ -1,5 +1,6 @@
 using BenchmarkDotNet.Attributes;
-using Pesto.Forwarder;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -35,7 +36,7 @@ public class SocketMatchBenchmarks
             this.wanted.Add((pif, rule));
             for (int port = first; port <= last; port++)
             {
-                ListenOrder order = new() { Address = rule.Address, Port = (ushort)port, Protocol = rule.Protocol };
+                ListenRequest order = new() { Address = rule.Address, Port = (ushort)port, Protocol = rule.Protocol };
                 this.listeners.Add(pif, in order);
             }
         }

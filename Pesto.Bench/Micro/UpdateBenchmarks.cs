@@ -1,5 +1,7 @@
 using BenchmarkDotNet.Attributes;
-using Pesto.Forwarder;
+using Pesto.Forwarder.Control;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Namespace;
 using Pesto.Protocol;
 using Pesto.Rules;
 
@@ -8,7 +10,7 @@ namespace Pesto.Bench.Micro;
 /// <summary>A whole update, from its bytes to checked shadow tables.</summary>
 public class UpdateBenchmarks
 {
-    readonly OwnSide side = new();
+    readonly CurrentNamespace side = new();
     byte[] bytes = [];
     Tables tables = new();
     UpdateReader reader = new(new());

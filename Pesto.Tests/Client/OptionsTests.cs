@@ -1,4 +1,5 @@
 using Pesto.Client;
+using Pesto.CommandLine;
 
 namespace Pesto.Tests.Client;
 

@@ -1,4 +1,12 @@
-using Pesto.Forwarder;
+using Pesto.Forwarder.Accepting;
+using Pesto.Forwarder.Commit;
+using Pesto.Forwarder.Control;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
+using Pesto.Forwarder.Tcp;
+using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -18,7 +26,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
     public void Any_update_is_read_the_same_however_it_is_cut()
     {
         Bytes bytes = new(64 * 1024);
-        Side side = new Nowhere();
+        NetworkNamespace side = new Nowhere();
         Tables whole = NewTables(side), cut = NewTables(side);
         UpdateReader readWhole = new(whole), readCut = new(cut);
         byte[][] corpus = [.. Corpora.Updates];
@@ -59,10 +67,10 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         Result nothing = Files.Open("/dev/null", Files.WriteOnly);
         Log.WriteTo(nothing.OrThrow("/dev/null"), withTime: false);
         Bytes bytes = new(64 * 1024);
-        Side side = new Nowhere();
-        Loop loop = new();
+        NetworkNamespace side = new Nowhere();
+        EventLoop loop = new();
         Counters counters = new();
-        Limits limits = new(loop);
+        Backpressure limits = new(loop);
         Tables tables = NewTables(side);
         Listeners listeners = new(2 * MostSockets);
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
@@ -106,10 +114,10 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         Assert.NotNull(ServerState.Read(answer.AsSpan(0, length), out _));
     }
 
-    static Tables NewTables(Side side) => new(new Tables.PifEntry(Pif.Host, Pif.HostName, All, side, side), new Tables.PifEntry(Pif.Splice, Pif.SpliceName, All, side, side));
+    static Tables NewTables(NetworkNamespace side) => new(new Tables.PifEntry(Pif.Host, Pif.HostName, All, side, side), new Tables.PifEntry(Pif.Splice, Pif.SpliceName, All, side, side));
 
     /// <summary>A side on which every socket can be had, and none is one: sockets would cost more than all that is tried.</summary>
-    sealed class Nowhere : Side
+    sealed class Nowhere : NetworkNamespace
     {
         public override Handshakes Handshakes { get; } = new();
 
@@ -119,9 +127,9 @@ public sealed class ServerFuzz(ITestOutputHelper output)
 
         public override Result Udp(ushort family) => Descriptors.EventCounter();
 
-        public override void Listen(Span<ListenOrder> orders)
+        public override void Listen(Span<ListenRequest> orders)
         {
-            foreach (ref ListenOrder order in orders)
+            foreach (ref ListenRequest order in orders)
                 order.Outcome = Descriptors.EventCounter();
         }
 

@@ -11,10 +11,10 @@ sealed class Edit(ServerState state, PortRange ephemeral)
     const string EphemeralPath = "/proc/sys/net/ipv4/ip_local_port_range";
 
     /// <summary>The pifs whose tables a specifier has replaced: the specifiers that follow add to them.</summary>
-    readonly List<PifState> replaced = [];
+    readonly List<PifState> _replaced = [];
 
     /// <summary>What specifiers do: 'A' adds, 'D' deletes, ' ' adds to a table that the first of them clears.</summary>
-    char mode = ' ';
+    char _mode = ' ';
 
     /// <exception cref="RuleException">What one of the options asks for can't be; the message names it.</exception>
     public static void Apply(ServerState state, List<Command> commands)
@@ -46,29 +46,29 @@ sealed class Edit(ServerState state, PortRange ephemeral)
     void Apply(Command command)
     {
         if (command.Ports is not null)
-            this.ApplyPorts(command, command.Ports);
+            ApplyPorts(command, command.Ports);
         else if (command.Letter == 'C')
-            this.Find(command.Text).Table.Clear();
+            Find(command.Text).Table.Clear();
         else
-            this.mode = command.Letter;
+            _mode = command.Letter;
     }
 
     void ApplyPorts(Command command, PortOption option)
     {
-        PifState pif = this.Find(option.IsOutbound ? Pif.SpliceName : Pif.HostName);
-        if (this.mode == ' ' && !this.replaced.Contains(pif))
+        PifState pif = Find(option.IsOutbound ? Pif.SpliceName : Pif.HostName);
+        if (_mode == ' ' && !_replaced.Contains(pif))
         {
             pif.Table.Clear();
-            this.replaced.Add(pif);
+            _replaced.Add(pif);
         }
 
         Specifier specifier = Specifier.Parse(command.Text, option, pif.Table.Capabilities, ephemeral);
         if (specifier.IsByLoopbackAddress)
             Message.Warning($"{command}: interfaces can't be bound to here, listening on the loopback addresses instead");
-        bool delete = this.mode == 'D';
+        bool delete = _mode == 'D';
         if (!delete && specifier.Rules.Count > 0)
-            this.CheckOrder(pif);
-        this.CheckVersion(specifier);
+            CheckOrder(pif);
+        CheckVersion(specifier);
         pif.Table.Apply(specifier, delete);
     }
 

@@ -1,3 +1,4 @@
+using Pesto.CommandLine;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;

@@ -10,15 +10,15 @@ sealed class Exchange : IDisposable
     /// <summary>Milliseconds in which a listing that has begun must be complete: a server that dribbles gets no more.</summary>
     const int ListingTimeout = 10_000;
 
-    readonly string path;
-    readonly UnixStream stream;
-    bool isGone;
+    readonly string _path;
+    readonly UnixStream _stream;
+    bool _isGone;
 
     Exchange(string path, UnixStream stream, ServerState state)
     {
-        this.path = path;
-        this.stream = stream;
-        this.State = state;
+        _path = path;
+        _stream = stream;
+        State = state;
     }
 
     public ServerState State { get; }
@@ -95,39 +95,39 @@ sealed class Exchange : IDisposable
     /// <exception cref="LinuxException">It does not get to an end in time.</exception>
     public void Update(ReadOnlySpan<byte> update, int timeout)
     {
-        Errno error = this.stream.Send(update);
+        Errno error = _stream.Send(update);
         if (error == Errno.None)
-            error = this.WaitForEnd(timeout);
+            error = WaitForEnd(timeout);
         // A server that hangs up before it has read everything has found something wrong with what it has read.
         if (error is Errno.EPIPE or Errno.ECONNRESET)
-            throw new RefusedException($"{this.path}: the server refused the update; its tables are as before");
+            throw new RefusedException($"{_path}: the server refused the update; its tables are as before");
         if (error != Errno.None)
-            throw new LinuxException($"{this.path}: wait until the update is in force", error);
+            throw new LinuxException($"{_path}: wait until the update is in force", error);
     }
 
     Errno WaitForEnd(int timeout)
     {
-        this.stream.HalfClose();
+        _stream.HalfClose();
         long end = Clock.Milliseconds + timeout;
         Span<byte> ignored = stackalloc byte[256];
         Result received;
         do
-            received = this.stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
+            received = _stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
         while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
         return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
     }
 
     /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
-    public int ServerProcess => this.stream.PeerProcess;
+    public int ServerProcess => _stream.PeerProcess;
 
     /// <summary>Sends a message of the transaction. If the server hung up, it may have said why: the next message awaited is that, or tells that there is none.</summary>
     /// <exception cref="LinuxException">The server takes nothing in time.</exception>
     public void Send(ReadOnlySpan<byte> bytes)
     {
-        Errno error = this.stream.Send(bytes);
-        this.isGone = error is Errno.EPIPE or Errno.ECONNRESET;
-        if (error != Errno.None && !this.isGone)
-            throw new LinuxException($"{this.path}: send", error);
+        Errno error = _stream.Send(bytes);
+        _isGone = error is Errno.EPIPE or Errno.ECONNRESET;
+        if (error != Errno.None && !_isGone)
+            throw new LinuxException($"{_path}: send", error);
     }
 
     /// <summary>Waits for the server's next message of the transaction.</summary>
@@ -141,16 +141,16 @@ sealed class Exchange : IDisposable
         Span<byte> head = stackalloc byte[Transactions.HeadSize];
         while (true)
         {
-            this.ReceiveAll(head, end, type);
+            ReceiveAll(head, end, type);
             uint length = BinaryPrimitives.ReadUInt32BigEndian(head[1..]);
             if (length > Transactions.LongestServerBody)
-                throw new ProtocolException($"{this.path}: the server announces a message of {length} bytes");
+                throw new ProtocolException($"{_path}: the server announces a message of {length} bytes");
             byte[] body = new byte[length];
-            this.ReceiveAll(body, end, type);
+            ReceiveAll(body, end, type);
             if (head[0] == (byte)type)
                 return body;
             if (!Transactions.MaySkip(head[0]))
-                throw new ProtocolException($"{this.path}: the server sent a message of type {head[0]} where one of type {(byte)type} was due");
+                throw new ProtocolException($"{_path}: the server sent a message of type {head[0]} where one of type {(byte)type} was due");
         }
     }
 
@@ -158,18 +158,18 @@ sealed class Exchange : IDisposable
     {
         while (!to.IsEmpty)
         {
-            Result received = this.stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
+            Result received = _stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
             if (received.Is(Errno.ECONNRESET) || (received.Ok && received.Value == 0))
-                throw due == MessageType.Done ? new ProtocolException($"{this.path}: {this.HungUp()}") : new DroppedException($"{this.path}: the server hung up in the middle of the transaction, which undoes it");
+                throw due == MessageType.Done ? new ProtocolException($"{_path}: {HungUp()}") : new DroppedException($"{_path}: the server hung up in the middle of the transaction, which undoes it");
             if (!received.Ok)
-                throw new LinuxException($"{this.path}: {(due == MessageType.Done ? "it can't be known whether the change is in force, look at the tables: " : "")}wait for the server's answer", received.Error);
+                throw new LinuxException($"{_path}: {(due == MessageType.Done ? "it can't be known whether the change is in force, look at the tables: " : "")}wait for the server's answer", received.Error);
             to = to[received.Value..];
         }
     }
 
-    string HungUp() => this.isGone
+    string HungUp() => _isGone
         ? "the server is gone; it was not told to keep the change"
         : "the server hung up before it told how the transaction ended; it can't be known whether the change is in force: look at the tables";
 
-    public void Dispose() => this.stream.Dispose();
+    public void Dispose() => _stream.Dispose();
 }

@@ -9,7 +9,7 @@ static class Message
     const string Yellow = "33";
     const string Grey = "90";
 
-    static bool? colours;
+    static bool? _colours;
 
     /// <summary>Whether <see cref="Debug"/> says anything.</summary>
     public static bool Debugging { get; set; }
@@ -26,8 +26,8 @@ static class Message
 
     static void Line(string colour, string text)
     {
-        colours ??= StandardOutput.ErrorIsTerminal && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
+        _colours ??= StandardOutput.ErrorIsTerminal && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
         // Nothing can be told to anybody if standard error fails; the exit status still can.
-        _ = StandardOutput.WriteError(colours.Value ? $"\e[{colour}mpesto:\e[0m {text}\n" : $"pesto: {text}\n");
+        _ = StandardOutput.WriteError(_colours.Value ? $"\e[{colour}mpesto:\e[0m {text}\n" : $"pesto: {text}\n");
     }
 }

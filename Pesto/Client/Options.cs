@@ -1,3 +1,4 @@
+using Pesto.CommandLine;
 using Pesto.Protocol;
 using Pesto.Rules;
 
@@ -17,7 +18,7 @@ sealed record Command
     /// <summary>The option as its user wrote it: "-t" or "--tcp-ports".</summary>
     public string Written { get; init; } = "";
 
-    public override string ToString() => $"{this.Written} {this.Text}";
+    public override string ToString() => $"{Written} {Text}";
 }
 
 /// <summary>What the client is asked to do.</summary>
@@ -27,7 +28,7 @@ sealed class Options
 
     const int LongestConfirmation = (int)Transactions.LongestConfirmation - 60;
 
-    static readonly CommandLine.Option[] Known =
+    static readonly OptionReader.Option[] Known =
     [
         new('A', 'A', "add", false),
         new('D', 'D', "delete", false),
@@ -82,7 +83,7 @@ sealed class Options
     public static Options Parse(string[] args)
     {
         Options options = new();
-        CommandLine line = new(args, Known);
+        OptionReader line = new(args, Known);
         for (int id; options.Print is null && (id = line.Next()) != -1;)
             options.Take(id, line);
         if (options.Print is not null)
@@ -97,44 +98,44 @@ sealed class Options
         return options;
     }
 
-    void Take(int id, CommandLine line)
+    void Take(int id, OptionReader line)
     {
         switch (id)
         {
             case 's':
-                this.Show = true;
+                Show = true;
                 break;
             case 'd':
-                this.Debug = true;
+                Debug = true;
                 break;
             case 'h':
-                this.Print = HelpText.Help;
+                Print = HelpText.Help;
                 break;
             case BestEffortId:
-                this.BestEffort = true;
+                BestEffort = true;
                 break;
             case DryRunId:
-                this.DryRun = true;
+                DryRun = true;
                 break;
             case ConfirmId:
-                this.Confirm = int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int seconds) && seconds is > 0 and <= LongestConfirmation
+                Confirm = int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int seconds) && seconds is > 0 and <= LongestConfirmation
                     ? seconds
                     : throw new UsageException($"{line.Written} {line.Value}: not a number of seconds from 1 to {LongestConfirmation}");
                 break;
             case CheckId:
-                this.Check = line.Value;
+                Check = line.Value;
                 break;
             case JsonId:
-                this.Json = true;
+                Json = true;
                 break;
             case NoProbeId:
-                this.NoProbe = true;
+                NoProbe = true;
                 break;
             case VersionId:
-                this.Print = Program.VersionText;
+                Print = Program.VersionText;
                 break;
             default:
-                this.Commands.Add(new() { Letter = (char)id, Text = line.Value, Written = line.Written, Ports = PortsOf((char)id) });
+                Commands.Add(new() { Letter = (char)id, Text = line.Value, Written = line.Written, Ports = PortsOf((char)id) });
                 break;
         }
     }

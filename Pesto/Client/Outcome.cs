@@ -10,9 +10,9 @@ sealed class Outcome(string result, bool isInForce, int exitStatus)
     public readonly record struct Failure(string Pif, Rule Rule, ushort Port, Errno Error)
     {
         /// <summary>Tolerated: the rule says that it wants what can be had.</summary>
-        public bool IsTolerated => this.Rule.IsWeak;
+        public bool IsTolerated => Rule.IsWeak;
 
-        public override string ToString() => RuleText.Port(this.Rule, this.Port) + ": " + this.Error.Text();
+        public override string ToString() => RuleText.Port(Rule, Port) + ": " + Error.Text();
     }
 
     /// <summary>One word for scripts: committed, refused, rolled-back, unconfirmed or dry-run.</summary>

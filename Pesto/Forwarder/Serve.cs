@@ -1,3 +1,5 @@
+using Pesto.CommandLine;
+using Pesto.Forwarder.Startup;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -18,15 +20,15 @@ public static class Serve
                 return 0;
             }
 
-            if (Launch.IsFinalStage)
+            if (Reexecution.IsFinalStage)
                 return new Service(options).Run();
-            Launch.ForgetInherited(options.NetnsPath, options.UsernsPath, options.LogPath, options.PidPath);
+            Reexecution.ForgetInherited(options.NetnsPath, options.UsernsPath, options.LogPath, options.PidPath);
             if (options.RunAs is Identity wanted && wanted != new Identity(Processes.User, Processes.Group))
                 Become(wanted);
             string[] entrance = UserNamespace.Entrance(options);
             if (!options.NoSandbox)
                 Privileges.GainNoMore();
-            return Launch.Again(!options.Foreground, entrance, arguments);
+            return Reexecution.Again(!options.Foreground, entrance, arguments);
         }
         catch (UsageException wrong)
         {

@@ -1,4 +1,15 @@
 using System.Runtime.InteropServices;
+using Pesto.CommandLine;
+using Pesto.Forwarder.Accepting;
+using Pesto.Forwarder.Commit;
+using Pesto.Forwarder.Control;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
+using Pesto.Forwarder.Startup;
+using Pesto.Forwarder.Tcp;
+using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -13,23 +24,23 @@ public sealed class Service
 
     const int MostDescriptors = 1 << 20;
 
-    readonly ServeOptions options;
-    readonly Counters counters = new();
-    readonly Loop loop = new();
-    readonly Limits limits;
-    readonly Tables tables;
-    readonly Listeners listeners;
-    readonly TcpFlows tcp;
-    readonly Transaction transaction;
-    readonly Statistics statistics;
-    readonly SelfForwarding? selfForwarding;
-    readonly int mostSockets;
-    OtherSide? otherSide;
-    NamespaceWatch? namespaceWatch;
+    readonly ServeOptions _options;
+    readonly Counters _counters = new();
+    readonly EventLoop _loop = new();
+    readonly Backpressure _limits;
+    readonly Tables _tables;
+    readonly Listeners _listeners;
+    readonly TcpFlows _tcp;
+    readonly Transaction _transaction;
+    readonly Statistics _statistics;
+    readonly SelfForwarding? _selfForwarding;
+    readonly int _mostSockets;
+    NamespaceThread? _otherSide;
+    NamespaceWatch? _namespaceWatch;
 
     public Service(ServeOptions options)
     {
-        this.options = options;
+        _options = options;
         Log.SetLevel(options.Quiet, options.Debug);
         if (options.LogPath is not null)
         {
@@ -45,59 +56,59 @@ public sealed class Service
 
         Processes.IgnoreBrokenPipes();
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
-        this.mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
+        _mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
 
-        OwnSide own = new();
-        Side host = options.NetnsPath is null ? own : this.EnterNamespace(options.NetnsPath);
+        CurrentNamespace own = new();
+        NetworkNamespace host = options.NetnsPath is null ? own : EnterNamespace(options.NetnsPath);
         Targets targets = new(
             options.TargetV4 ?? options.TargetV6 ?? Address.LoopbackV4,
             options.TargetV6 ?? options.TargetV4 ?? Address.LoopbackV6);
-        this.selfForwarding = host == own ? new(targets) : null;
+        _selfForwarding = host == own ? new(targets) : null;
 
-        this.limits = new(this.loop);
-        this.tables = new(this.Pifs(host, own));
-        this.listeners = new(this.mostSockets);
+        _limits = new(_loop);
+        _tables = new(Pifs(host, own));
+        _listeners = new(_mostSockets);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
-        this.tcp = new(this.loop, this.counters, this.limits, descriptors / TcpFlows.DescriptorsEach, this.mostSockets, times, settings.Keepalive);
+        _tcp = new(_loop, _counters, _limits, descriptors / TcpFlows.DescriptorsEach, _mostSockets, times, settings.Keepalive);
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
-        UdpFlows udp = new(this.loop, this.counters, this.limits, this.tables, this.listeners, targets, new(udpFlows, this.mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
-        Acceptor acceptor = new(this.loop, this.tables, this.listeners, this.tcp, udp, this.limits, targets, this.counters, this.mostSockets);
-        this.transaction = new(this.loop, this.tables, this.listeners, acceptor, this.counters, settings);
+        UdpFlows udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, _mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
+        Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, udp, _limits, targets, _counters, _mostSockets);
+        _transaction = new(_loop, _tables, _listeners, acceptor, _counters, settings);
         if (options.NetnsPath is not null)
-            this.transaction.Scan = new(this.loop, this.tables, this.listeners, acceptor, this.transaction, targets, this.counters, settings);
-        this.statistics = new(this.loop, this.counters, this.tcp, this.listeners, options.StatsInterval);
-        this.limits.Numbers = () => $"{this.tcp.Open} TCP flows, {this.counters.UdpOpen} UDP flows of {udpFlows}, {this.listeners.Count} listening sockets, {descriptors} descriptors";
+            _transaction.Scan = new(_loop, _tables, _listeners, acceptor, _transaction, targets, _counters, settings);
+        _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
+        _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
     {
-        if (!this.OpenFirstTables())
+        if (!OpenFirstTables())
             return 1;
         Janitor? janitor = null;
         List<(string Path, Files.FileIdentity Identity)> ownFiles = [];
-        if (this.options.ControlPath is not null)
+        if (_options.ControlPath is not null)
         {
-            Session session = new(this.loop, this.tables, this.transaction, this.options.ConfTimeout, this.mostSockets, this.selfForwarding);
-            ControlSocket control = new(this.loop, session, new ListeningUnixSocket(this.options.ControlPath), Namespaces.EveryUserIsMapped);
+            Session session = new(_loop, _tables, _transaction, _options.ConfTimeout, _mostSockets, _selfForwarding);
+            ControlSocket control = new(_loop, session, new ListeningUnixSocket(_options.ControlPath), Namespaces.EveryUserIsMapped);
             ownFiles.Add(control.File);
         }
 
         try
         {
-            SignalWatch signals = new(this.loop, this.statistics);
-            if (this.options.PidPath is not null)
-                ownFiles.Add((this.options.PidPath, WritePid(this.options.PidPath)));
+            SignalWatch signals = new(_loop, _statistics);
+            if (_options.PidPath is not null)
+                ownFiles.Add((_options.PidPath, WritePid(_options.PidPath)));
 
-            Log.Info($"serving: {this.listeners.Count} listening sockets{(this.options.ControlPath is null ? "" : ", control socket ")}{this.options.ControlPath}");
-            if (!this.options.Foreground)
-                this.LeaveTerminal();
-            if (!this.options.NoSandbox)
-                janitor = this.EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
-            Launch.Ready();
-            this.loop.Run();
-            if (this.namespaceWatch is { IsGone: true })
-                Log.Info($"ending: {this.options.NetnsPath} is gone");
+            Log.Info($"serving: {_listeners.Count} listening sockets{(_options.ControlPath is null ? "" : ", control socket ")}{_options.ControlPath}");
+            if (!_options.Foreground)
+                LeaveTerminal();
+            if (!_options.NoSandbox)
+                janitor = EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
+            Reexecution.Ready();
+            _loop.Run();
+            if (_namespaceWatch is { IsGone: true })
+                Log.Info($"ending: {_options.NetnsPath} is gone");
             else
                 Log.Info($"ending: signal {signals.Last}");
         }
@@ -114,14 +125,14 @@ public sealed class Service
     /// <summary>Opens what later commits and scans need and could not open any more, then gives up the rest.</summary>
     Janitor? EnterSandbox(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
     {
-        bool opensMore = this.options.ControlPath is not null;
-        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        bool opensMore = _options.ControlPath is not null;
+        for (int i = 0; i < _tables.Pifs.Length; i++)
         {
-            foreach (ref readonly Rule rule in this.tables.Rules(i, this.tables.Active))
+            foreach (ref readonly Rule rule in _tables.Rules(i, _tables.Active))
                 opensMore |= rule.IsScan;
         }
 
-        foreach (Tables.PifEntry pif in this.tables.Pifs)
+        foreach (Tables.PifEntry pif in _tables.Pifs)
         {
             if (!opensMore)
                 break;
@@ -130,41 +141,41 @@ public sealed class Service
                 _ = pif.Connects.SocketList;
         }
 
-        return Sandbox.Enter(this.options, this.otherSide, this.listeners, opensMore, ownFiles);
+        return Sandbox.Enter(_options, _otherSide, _listeners, opensMore, ownFiles);
     }
 
     void LeaveTerminal()
     {
-        if (this.options.LogPath is null)
+        if (_options.LogPath is null)
             Log.ToSystem();
-        Launch.LeaveTerminal();
+        Reexecution.LeaveTerminal();
     }
 
     /// <summary>Moves this thread, the loop's, into the namespace and leaves another behind on the host's side.</summary>
-    OtherSide EnterNamespace(string path)
+    NamespaceThread EnterNamespace(string path)
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
         // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
         if (Files.LookBehind("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.IdentityOf(fd) == own)
             throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
-        OtherSide host = this.otherSide = new();
+        NamespaceThread host = _otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
-        entered.OrThrow(entered.Is(Errno.EPERM) && !this.options.NetnsOnly
+        entered.OrThrow(entered.Is(Errno.EPERM) && !_options.NetnsOnly
             ? $"entering network namespace {path} (its user namespace does not have this user as root: then nsenter of util-linux 2.40 or newer is needed)"
             : $"entering network namespace {path}");
-        if (!this.options.NoNetnsQuit)
-            this.namespaceWatch = new(this.loop, path, Files.IdentityOf(fd));
+        if (!_options.NoNetnsQuit)
+            _namespaceWatch = new(_loop, path, Files.IdentityOf(fd));
         Descriptors.Close(fd);
         return host;
     }
 
-    Tables.PifEntry[] Pifs(Side host, Side target)
+    Tables.PifEntry[] Pifs(NetworkNamespace host, NetworkNamespace target)
     {
-        Capabilities families = (this.options.NoV4 ? 0 : Capabilities.V4) | (this.options.NoV6 ? 0 : Capabilities.V6);
-        Capabilities protocols = (this.options.NoTcp ? 0 : Capabilities.Tcp) | (this.options.NoUdp ? 0 : Capabilities.Udp);
+        Capabilities families = (_options.NoV4 ? 0 : Capabilities.V4) | (_options.NoV6 ? 0 : Capabilities.V6);
+        Capabilities protocols = (_options.NoTcp ? 0 : Capabilities.Tcp) | (_options.NoUdp ? 0 : Capabilities.Udp);
         Capabilities both = families | protocols | Capabilities.Interface;
-        if (this.options.NetnsPath is null)
+        if (_options.NetnsPath is null)
             return [new(Pif.Host, Pif.HostName, both, host, target)];
         // What listens in a target that is an address can't be found out.
         both |= Capabilities.Scan;
@@ -176,16 +187,16 @@ public sealed class Service
     {
         PortRange ephemeral = EphemeralPorts();
         RuleTable[] wanted = new RuleTable[Tables.PifCount];
-        for (int i = 0; i < this.tables.Pifs.Length; i++)
-            wanted[i] = new(this.tables.Pifs[i].Capabilities);
-        foreach ((PortOption option, string text) in this.options.Specifiers)
+        for (int i = 0; i < _tables.Pifs.Length; i++)
+            wanted[i] = new(_tables.Pifs[i].Capabilities);
+        foreach ((PortOption option, string text) in _options.Specifiers)
         {
             int pif = option.IsOutbound ? 1 : 0;
-            if (pif >= this.tables.Pifs.Length)
+            if (pif >= _tables.Pifs.Length)
                 throw new UsageException($"{option} {text}: there is no namespace to forward from, give --netns");
             try
             {
-                wanted[pif].Apply(Specifier.Parse(text, option, this.tables.Pifs[pif].Capabilities, ephemeral));
+                wanted[pif].Apply(Specifier.Parse(text, option, _tables.Pifs[pif].Capabilities, ephemeral));
             }
             catch (RuleException wrong)
             {
@@ -193,38 +204,38 @@ public sealed class Service
             }
         }
 
-        this.tables.ClearShadow();
-        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        _tables.ClearShadow();
+        for (int i = 0; i < _tables.Pifs.Length; i++)
         {
             foreach (ref readonly Rule rule in wanted[i].Rules)
-                _ = this.tables.AddToShadow(i, in rule, out int _);
+                _ = _tables.AddToShadow(i, in rule, out int _);
         }
 
-        int sockets = this.tables.SocketsWanted(this.tables.Shadow);
-        if (sockets > this.mostSockets)
-            throw new RuleException($"{sockets} listening sockets are wanted, and {this.mostSockets} are possible under the limit of descriptors");
-        if (this.selfForwarding?.Find(this.tables, this.tables.Shadow) is string loops)
+        int sockets = _tables.SocketsWanted(_tables.Shadow);
+        if (sockets > _mostSockets)
+            throw new RuleException($"{sockets} listening sockets are wanted, and {_mostSockets} are possible under the limit of descriptors");
+        if (_selfForwarding?.Find(_tables, _tables.Shadow) is string loops)
             throw new RuleException(loops);
 
-        this.transaction.Apply(commit: true, () => { });
-        this.transaction.RunToEnd();
-        return this.ReportFailures();
+        _transaction.Apply(commit: true, () => { });
+        _transaction.RunToEnd();
+        return ReportFailures();
     }
 
     /// <summary>False if a port failed that was asked for by number, or if all did.</summary>
     unsafe bool ReportFailures()
     {
         bool strict = false;
-        foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
+        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
         {
-            Rule* rule = this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule);
+            Rule* rule = _tables.Rule(failure.Pif, _tables.Active, failure.Rule);
             strict |= !rule->IsWeak;
             Log.Error($"{BindFailure.Text(in *rule, failure.Port, failure.Error)}");
         }
 
-        if (this.transaction.FailureCount > this.transaction.Failures.Length)
-            Log.Error($"and {this.transaction.FailureCount - this.transaction.Failures.Length} more ports");
-        return !strict && (this.transaction.FailureCount == 0 || this.listeners.Count > 0);
+        if (_transaction.FailureCount > _transaction.Failures.Length)
+            Log.Error($"and {_transaction.FailureCount - _transaction.Failures.Length} more ports");
+        return !strict && (_transaction.FailureCount == 0 || _listeners.Count > 0);
     }
 
     static PortRange EphemeralPorts()

@@ -23,26 +23,26 @@ public readonly record struct Address(ulong High, ulong Low)
     /// <param name="address">In host byte order: 0x7f000001 is 127.0.0.1.</param>
     public static Address FromV4(uint address) => new(0, MappedPrefix | address);
 
-    public bool IsV4 => this.High == 0 && this.Low >> 32 == MappedPrefix >> 32;
+    public bool IsV4 => High == 0 && Low >> 32 == MappedPrefix >> 32;
 
-    public bool IsV6 => !this.IsV4;
+    public bool IsV6 => !IsV4;
 
     /// <summary>"::" alone; 0.0.0.0 is <see cref="AnyV4"/>.</summary>
-    public bool IsAny => this.High == 0 && this.Low == 0;
+    public bool IsAny => High == 0 && Low == 0;
 
     /// <summary>The wildcard of its own family.</summary>
-    public bool IsWildcard => this.IsAny || this == AnyV4;
+    public bool IsWildcard => IsAny || this == AnyV4;
 
-    public bool IsLoopback => this == LoopbackV6 || (this.IsV4 && (this.Low >> 24 & 0xff) == 127);
+    public bool IsLoopback => this == LoopbackV6 || (IsV4 && (Low >> 24 & 0xff) == 127);
 
     /// <summary>224.0.0.0/4 or ff00::/8.</summary>
-    public bool IsMulticast => this.IsV4 ? (this.Low >> 28 & 0xf) == 0xe : this.High >> 56 == 0xff;
+    public bool IsMulticast => IsV4 ? (Low >> 28 & 0xf) == 0xe : High >> 56 == 0xff;
 
     /// <summary>255.255.255.255.</summary>
     public bool IsBroadcast => this == FromV4(uint.MaxValue);
 
     /// <summary>fe80::/10: valid only together with an interface.</summary>
-    public bool IsLinkLocal => this.High >> 54 == 0xfe80 >> 6;
+    public bool IsLinkLocal => High >> 54 == 0xfe80 >> 6;
 
     /// <summary>Reads the 16 bytes of an address in network byte order.</summary>
     public static Address Read(ReadOnlySpan<byte> bytes) =>
@@ -50,8 +50,8 @@ public readonly record struct Address(ulong High, ulong Low)
 
     public void Write(Span<byte> bytes)
     {
-        BinaryPrimitives.WriteUInt64BigEndian(bytes, this.High);
-        BinaryPrimitives.WriteUInt64BigEndian(bytes[8..], this.Low);
+        BinaryPrimitives.WriteUInt64BigEndian(bytes, High);
+        BinaryPrimitives.WriteUInt64BigEndian(bytes[8..], Low);
     }
 
     /// <summary>Reads the text of an IPv4 or IPv6 address, by the rules of inet_pton(3): all four parts, no octal, no scope.</summary>
@@ -78,7 +78,7 @@ public readonly record struct Address(ulong High, ulong Low)
     public override string ToString()
     {
         Span<byte> text = stackalloc byte[64];
-        this.TryFormat(text, out int written);
+        TryFormat(text, out int written);
         return Encoding.ASCII.GetString(text[..written]);
     }
 
@@ -86,9 +86,9 @@ public readonly record struct Address(ulong High, ulong Low)
     public unsafe bool TryFormat(Span<byte> destination, out int written)
     {
         byte* raw = stackalloc byte[Size];
-        this.Write(new Span<byte>(raw, Size));
+        Write(new Span<byte>(raw, Size));
         byte* text = stackalloc byte[64];
-        byte* end = this.IsV4 ? Libc.inet_ntop(SocketAddress.V4, raw + 12, text, 64) : Libc.inet_ntop(SocketAddress.V6, raw, text, 64);
+        byte* end = IsV4 ? Libc.inet_ntop(SocketAddress.V4, raw + 12, text, 64) : Libc.inet_ntop(SocketAddress.V6, raw, text, 64);
         written = 0;
         if (end == null)
             return false;

@@ -17,9 +17,9 @@ public struct BoundSocket
     {
         // What a namespace sends to itself comes by way of its loopback interface, whatever the address.
         const uint Loopback = 1;
-        if (this.Interface is not (0 or Loopback))
+        if (Interface is not (0 or Loopback))
             return false;
-        return this.Address == address || (address.IsV4 ? this.Address == Address.AnyV4 || (this.Address.IsAny && !this.V6Only) : this.Address.IsAny);
+        return Address == address || (address.IsV4 ? Address == Address.AnyV4 || (Address.IsAny && !V6Only) : Address.IsAny);
     }
 }
 

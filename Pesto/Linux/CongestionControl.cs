@@ -15,16 +15,16 @@ public struct CongestionControl
     [InlineArray(MostBytes)]
     struct Bytes
     {
-        byte first;
+        byte _first;
     }
 
-    Bytes name;
+    Bytes _name;
 
     /// <summary>No algorithm: what a system without TCP_CONGESTION has.</summary>
-    public readonly bool IsNone => this.name[0] == 0;
+    public readonly bool IsNone => _name[0] == 0;
 
     /// <summary>Whether it sends by a clock.</summary>
-    public readonly bool Paces => this.name[0] == 'b' && this.name[1] == 'b' && this.name[2] == 'r';
+    public readonly bool Paces => _name[0] == 'b' && _name[1] == 'b' && _name[2] == 'r';
 
     /// <summary>What a socket has: at first, what the system's settings say.</summary>
     public static unsafe CongestionControl Of(int fd)
@@ -40,7 +40,7 @@ public struct CongestionControl
         get
         {
             CongestionControl result = default;
-            "reno"u8.CopyTo(result.name);
+            "reno"u8.CopyTo(result._name);
             return result;
         }
     }

@@ -15,36 +15,36 @@ public sealed unsafe class Datagrams
     const int Stride = Longest + (33 * 64);
     const int ControlSize = 128;
 
-    readonly NativeArray<byte> bytes;
-    readonly NativeArray<byte> controls;
-    readonly NativeArray<SocketAddress> sources;
-    readonly NativeArray<MessageHeader> headers;
-    readonly NativeArray<IoVector> vectors;
-    readonly NativeArray<IoVector> filled;
-    readonly NativeArray<Place> places;
+    readonly NativeArray<byte> _bytes;
+    readonly NativeArray<byte> _controls;
+    readonly NativeArray<SocketAddress> _sources;
+    readonly NativeArray<MessageHeader> _headers;
+    readonly NativeArray<IoVector> _vectors;
+    readonly NativeArray<IoVector> _filled;
+    readonly NativeArray<Place> _places;
 
     /// <param name="count">How many places there are.</param>
     /// <param name="withSources">Whether to ask where each datagram is from.</param>
     public Datagrams(int count, bool withSources)
     {
-        this.bytes = new(count * Stride);
-        this.controls = new(count * ControlSize);
-        this.sources = new(count);
-        this.headers = new(count);
-        this.vectors = new(count);
-        this.filled = new(count);
-        this.places = new(count);
+        _bytes = new(count * Stride);
+        _controls = new(count * ControlSize);
+        _sources = new(count);
+        _headers = new(count);
+        _vectors = new(count);
+        _filled = new(count);
+        _places = new(count);
         for (int i = 0; i < count; i++)
         {
-            this.vectors[i] = new() { Base = this.bytes.Pointer + (i * Stride), Length = Longest };
-            this.filled[i].Base = this.vectors[i].Base;
-            this.headers[i].Message = new()
+            _vectors[i] = new() { Base = _bytes.Pointer + (i * Stride), Length = Longest };
+            _filled[i].Base = _vectors[i].Base;
+            _headers[i].Message = new()
             {
-                Name = withSources ? this.sources.Pointer + i : null,
+                Name = withSources ? _sources.Pointer + i : null,
                 NameLength = withSources ? (uint)sizeof(SocketAddress) : 0,
-                Vectors = this.vectors.Pointer + i,
+                Vectors = _vectors.Pointer + i,
                 VectorCount = 1,
-                Control = this.controls.Pointer + (i * ControlSize),
+                Control = _controls.Pointer + (i * ControlSize),
                 ControlLength = ControlSize,
             };
         }
@@ -56,25 +56,25 @@ public sealed unsafe class Datagrams
         public int Segment;
     }
 
-    public int Count => this.places.Length;
+    public int Count => _places.Length;
 
-    public byte* Bytes(int place) => this.filled[place].Base;
+    public byte* Bytes(int place) => _filled[place].Base;
 
     /// <summary>In bytes; of a row of datagrams, of all together.</summary>
-    public int Length(int place) => (int)this.filled[place].Length;
+    public int Length(int place) => (int)_filled[place].Length;
 
     /// <summary>The size of each datagram of a row, in bytes; 0 if the place holds a single one.</summary>
-    public int Segment(int place) => this.places[place].Segment;
+    public int Segment(int place) => _places[place].Segment;
 
     /// <summary>How many datagrams the place holds.</summary>
-    public int Held(int place) => this.Segment(place) == 0 ? 1 : (this.Length(place) + this.Segment(place) - 1) / this.Segment(place);
+    public int Held(int place) => Segment(place) == 0 ? 1 : (Length(place) + Segment(place) - 1) / Segment(place);
 
-    public ref SocketAddress Source(int place) => ref this.sources[place];
+    public ref SocketAddress Source(int place) => ref _sources[place];
 
     /// <summary>The address of this host that an answer is to come from; "::" if the socket does not tell, or if there is none (multicast).</summary>
-    public Address Local(int place) => this.places[place].Local;
+    public Address Local(int place) => _places[place].Local;
 
-    internal IoVector* Filled(int place) => this.filled.Pointer + place;
+    internal IoVector* Filled(int place) => _filled.Pointer + place;
 
     /// <summary>
     /// Receives what is there, without waiting, into so many places from the first on. Fewer than asked for is all that there
@@ -83,15 +83,15 @@ public sealed unsafe class Datagrams
     public Result Receive(int fd, int first, int count)
     {
         const int DontWait = 0x40;
-        Result received = Result.Of(Libc.recvmmsg(fd, this.headers.Pointer + first, (uint)count, DontWait, null));
+        Result received = Result.Of(Libc.recvmmsg(fd, _headers.Pointer + first, (uint)count, DontWait, null));
         int end = received.Ok ? first + received.Value : first;
         for (int i = first; i < end; i++)
         {
-            MessageHeader* header = this.headers.Pointer + i;
-            this.filled[i].Length = header->Length;
-            this.places[i] = default;
+            MessageHeader* header = _headers.Pointer + i;
+            _filled[i].Length = header->Length;
+            _places[i] = default;
             if (header->Message.ControlLength != 0)
-                this.ReadControl(i, (int)header->Message.ControlLength);
+                ReadControl(i, (int)header->Message.ControlLength);
             header->Message.ControlLength = ControlSize;
             header->Message.NameLength = header->Message.Name == null ? 0 : (uint)sizeof(SocketAddress);
         }
@@ -101,9 +101,9 @@ public sealed unsafe class Datagrams
 
     void ReadControl(int place, int length)
     {
-        byte* at = this.controls.Pointer + (place * ControlSize);
+        byte* at = _controls.Pointer + (place * ControlSize);
         byte* end = at + length;
-        ref Place into = ref this.places[place];
+        ref Place into = ref _places[place];
         while (end - at >= sizeof(ControlHeader))
         {
             ControlHeader* header = (ControlHeader*)at;
@@ -130,7 +130,7 @@ public sealed unsafe class Datagrams
         }
 
         // A row of one is a datagram like any other.
-        if (into.Segment >= this.Length(place))
+        if (into.Segment >= Length(place))
             into.Segment = 0;
     }
 }

@@ -27,39 +27,39 @@ public sealed unsafe class Epoll
 
     const int Add = 1, Remove = 2, Modify = 3;
 
-    readonly int fd;
-    readonly int most;
-    readonly byte* events;
+    readonly int _fd;
+    readonly int _most;
+    readonly byte* _events;
 
     /// <param name="most">The most events that one wait returns.</param>
     public Epoll(int most)
     {
-        this.fd = Result.Of(Libc.epoll_create1(0x80000)).OrThrow("creating an epoll descriptor");
-        this.most = most;
-        this.events = (byte*)NativeMemory.Alloc((nuint)(most * EventSize));
+        _fd = Result.Of(Libc.epoll_create1(0x80000)).OrThrow("creating an epoll descriptor");
+        _most = most;
+        _events = (byte*)NativeMemory.Alloc((nuint)(most * EventSize));
     }
 
     /// <summary>Waits at most so many milliseconds (-1: for ever) and returns how many events there are.</summary>
-    public Result Wait(int milliseconds) => Result.Of(Libc.epoll_wait(this.fd, this.events, this.most, milliseconds));
+    public Result Wait(int milliseconds) => Result.Of(Libc.epoll_wait(_fd, _events, _most, milliseconds));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public Events EventsAt(int index) => *(Events*)(this.events + (index * EventSize));
+    public Events EventsAt(int index) => *(Events*)(_events + (index * EventSize));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public ulong DataAt(int index) => Unsafe.ReadUnaligned<ulong>(this.events + (index * EventSize) + DataOffset);
+    public ulong DataAt(int index) => Unsafe.ReadUnaligned<ulong>(_events + (index * EventSize) + DataOffset);
 
     /// <summary>Fails with ENOMEM or ENOSPC (the user's limit of watches); else only on a programming error.</summary>
-    public Result Watch(int descriptor, Events interest, ulong data) => this.Control(Add, descriptor, interest, data);
+    public Result Watch(int descriptor, Events interest, ulong data) => Control(Add, descriptor, interest, data);
 
-    public Result Change(int descriptor, Events interest, ulong data) => this.Control(Modify, descriptor, interest, data);
+    public Result Change(int descriptor, Events interest, ulong data) => Control(Modify, descriptor, interest, data);
 
-    public Result Forget(int descriptor) => this.Control(Remove, descriptor, Events.None, 0);
+    public Result Forget(int descriptor) => Control(Remove, descriptor, Events.None, 0);
 
     Result Control(int operation, int descriptor, Events interest, ulong data)
     {
         byte* e = stackalloc byte[16];
         *(Events*)e = interest;
         Unsafe.WriteUnaligned(e + DataOffset, data);
-        return Result.Of(Libc.epoll_ctl(this.fd, operation, descriptor, e));
+        return Result.Of(Libc.epoll_ctl(_fd, operation, descriptor, e));
     }
 }

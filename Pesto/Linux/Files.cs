@@ -114,8 +114,8 @@ public static unsafe class Files
     /// <param name="Kind">As in the mode of inode(7).</param>
     public readonly record struct FileIdentity(int Kind, ulong Inode, ulong Device, long Born)
     {
-        public bool IsSocket => this.Kind == 0xc000;
+        public bool IsSocket => Kind == 0xc000;
 
-        public bool IsRegular => this.Kind == 0x8000;
+        public bool IsRegular => Kind == 0x8000;
     }
 }

@@ -8,17 +8,17 @@ readonly struct FilterStep
 {
     const ushort LoadWordAt = 0x20, AndWith = 0x54, JumpIfEqual = 0x15, JumpIfAtLeast = 0x35, End = 0x06;
 
-    readonly ushort code;
-    readonly byte ifTrue;
-    readonly byte ifFalse;
-    readonly uint operand;
+    readonly ushort _code;
+    readonly byte _ifTrue;
+    readonly byte _ifFalse;
+    readonly uint _operand;
 
     FilterStep(ushort code, uint operand, int ifTrue = 0, int ifFalse = 0)
     {
-        this.code = code;
-        this.operand = operand;
-        this.ifTrue = checked((byte)ifTrue);
-        this.ifFalse = checked((byte)ifFalse);
+        _code = code;
+        _operand = operand;
+        _ifTrue = checked((byte)ifTrue);
+        _ifFalse = checked((byte)ifFalse);
     }
 
     public static FilterStep LoadWord(uint offset) => new(LoadWordAt, offset);

@@ -14,26 +14,26 @@ public sealed unsafe class Handshakes
     const ushort ByFamily = 20, RequestDump = 0x301, FirstDataType = 16;
     const uint SynReceived = 1 << 3;
 
-    readonly int fd;
-    readonly NativeArray<byte> answer = new(BufferSize);
-    ushort family;
-    int at;
-    int length;
+    readonly int _fd;
+    readonly NativeArray<byte> _answer = new(BufferSize);
+    ushort _family;
+    int _at;
+    int _length;
 
     /// <summary>Where there is no such thing as socket diagnosis, no handshake is ever seen.</summary>
     public Handshakes()
     {
         Result socket = Result.Of(Libc.socket(Netlink, Raw | NonBlocking | CloseOnExec, SocketDiagnosis));
-        this.fd = socket.Ok ? socket.Value : -1;
+        _fd = socket.Ok ? socket.Value : -1;
     }
 
     /// <summary>Asks anew; go on with <see cref="Next"/> until that is false.</summary>
-    public void Begin() => this.Ask(SocketAddress.V4);
+    public void Begin() => Ask(SocketAddress.V4);
 
     void Ask(ushort which)
     {
-        this.family = which;
-        this.at = this.length = 0;
+        _family = which;
+        _at = _length = 0;
         // struct nlmsghdr (u32 length, u16 type, u16 flags), struct inet_diag_req_v2 (u8 family, u8 protocol, u16, u32 states).
         byte* request = stackalloc byte[RequestSize];
         Unsafe.InitBlock(request, 0, RequestSize);
@@ -43,7 +43,7 @@ public sealed unsafe class Handshakes
         request[HeadSize] = (byte)which;
         request[HeadSize + 1] = 6;
         *(uint*)(request + HeadSize + 4) = SynReceived;
-        _ = Sockets.Send(this.fd, request, RequestSize).Ok;
+        _ = Sockets.Send(_fd, request, RequestSize).Ok;
     }
 
     /// <summary>Gives the local port of another one; false if there is none left.</summary>
@@ -52,20 +52,20 @@ public sealed unsafe class Handshakes
         port = 0;
         while (true)
         {
-            if (this.at + HeadSize > this.length)
+            if (_at + HeadSize > _length)
             {
                 // The answer is there when the request was sent, or never.
-                Result received = Sockets.Receive(this.fd, this.answer.Pointer, BufferSize);
+                Result received = Sockets.Receive(_fd, _answer.Pointer, BufferSize);
                 if (!received.Ok || received.Value == 0)
                     return false;
-                this.at = 0;
-                this.length = received.Value;
+                _at = 0;
+                _length = received.Value;
                 continue;
             }
 
-            byte* message = this.answer.Pointer + this.at;
-            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(this.length - this.at));
-            this.at += (size + 3) & ~3;
+            byte* message = _answer.Pointer + _at;
+            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(_length - _at));
+            _at += (size + 3) & ~3;
             if (*(ushort*)(message + 4) >= FirstDataType && size > HeadSize + sizeof(ushort) * 2)
             {
                 // struct inet_diag_msg: four bytes, then the local port.
@@ -74,9 +74,9 @@ public sealed unsafe class Handshakes
             }
 
             // The end of the list, or an error.
-            if (this.family == SocketAddress.V6)
+            if (_family == SocketAddress.V6)
                 return false;
-            this.Ask(SocketAddress.V6);
+            Ask(SocketAddress.V6);
         }
     }
 }

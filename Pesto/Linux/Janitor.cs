@@ -10,13 +10,13 @@ public sealed unsafe class Janitor
 {
     const int MostDescriptors = 1 << 20;
 
-    readonly int alive;
-    readonly int finished;
+    readonly int _alive;
+    readonly int _finished;
 
     Janitor(int alive, int finished)
     {
-        this.alive = alive;
-        this.finished = finished;
+        _alive = alive;
+        _finished = finished;
     }
 
     /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
@@ -81,9 +81,9 @@ public sealed unsafe class Janitor
     /// <summary>Has the files removed, and waits until they are.</summary>
     public void Finish()
     {
-        Descriptors.Close(this.alive);
+        Descriptors.Close(_alive);
         Span<byte> nothing = stackalloc byte[1];
-        _ = Descriptors.Read(this.finished, nothing).Ok;
-        Descriptors.Close(this.finished);
+        _ = Descriptors.Read(_finished, nothing).Ok;
+        Descriptors.Close(_finished);
     }
 }

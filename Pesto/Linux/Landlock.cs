@@ -12,9 +12,9 @@ public sealed unsafe class Landlock
     const ulong AbstractUnixSockets = 1;
     const int OpenAsPath = 0x200000;
 
-    readonly int fd;
+    readonly int _fd;
 
-    Landlock(int fd) => this.fd = fd;
+    Landlock(int fd) => _fd = fd;
 
     /// <summary>Fails with ENOSYS or EOPNOTSUPP where the kernel has no Landlock.</summary>
     /// <param name="removable">Paths of files that may be removed, and with them everything beside them.</param>
@@ -39,9 +39,9 @@ public sealed unsafe class Landlock
     }
 
     /// <summary>Puts it in force for the calling thread, which has given up to gain privileges.</summary>
-    public Result Enter() => Result.Of(Libc.syscall(SystemCall.LandlockRestrictSelf.Number, this.fd, 0, 0));
+    public Result Enter() => Result.Of(Libc.syscall(SystemCall.LandlockRestrictSelf.Number, _fd, 0, 0));
 
-    public void Close() => Descriptors.Close(this.fd);
+    public void Close() => Descriptors.Close(_fd);
 
     static void Allow(int ruleset, string folder)
     {

@@ -9,27 +9,27 @@ namespace Pesto.Linux;
 public readonly unsafe struct NativeArray<T>
     where T : unmanaged
 {
-    readonly T* items;
+    readonly T* _items;
 
     public NativeArray(int length)
     {
         const int ReadWrite = 3, PrivateAnonymousNoReserve = 0x4022;
-        this.Length = length;
+        Length = length;
         void* memory = Libc.mmap(null, (nuint)Math.Max(length, 1) * (nuint)sizeof(T), ReadWrite, PrivateAnonymousNoReserve, -1, 0);
         if ((nint)memory == -1)
             throw new LinuxException($"reserving memory for {length} x {sizeof(T)} bytes", (Errno)Libc.Errno);
-        this.items = (T*)memory;
+        _items = (T*)memory;
     }
 
     public int Length { get; }
 
-    public T* Pointer => this.items;
+    public T* Pointer => _items;
 
     public ref T this[int index]
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        get => ref this.items[index];
+        get => ref _items[index];
     }
 
-    public Span<T> Span => new(this.items, this.Length);
+    public Span<T> Span => new(_items, Length);
 }

@@ -15,15 +15,15 @@ public sealed unsafe class Outgoing
     const int ControlSize = 96;
     const int NoSignal = 0x4000, DontWait = 0x40;
 
-    readonly NativeArray<MessageHeader> headers;
-    readonly NativeArray<byte> controls;
-    readonly NativeArray<Parcel> parcels;
+    readonly NativeArray<MessageHeader> _headers;
+    readonly NativeArray<byte> _controls;
+    readonly NativeArray<Parcel> _parcels;
 
     public Outgoing(int capacity)
     {
-        this.headers = new(capacity);
-        this.controls = new(capacity * ControlSize);
-        this.parcels = new(capacity);
+        _headers = new(capacity);
+        _controls = new(capacity * ControlSize);
+        _parcels = new(capacity);
     }
 
     /// <summary>What became of a message.</summary>
@@ -53,9 +53,9 @@ public sealed unsafe class Outgoing
 
     public int Count { get; private set; }
 
-    public ref readonly Parcel this[int message] => ref this.parcels[message];
+    public ref readonly Parcel this[int message] => ref _parcels[message];
 
-    public void Clear() => this.Count = 0;
+    public void Clear() => Count = 0;
 
     /// <summary>Adds a message: places of a batch, which stay as they are until it is sent.</summary>
     /// <param name="owner">Whatever tells the caller whose it is.</param>
@@ -64,10 +64,10 @@ public sealed unsafe class Outgoing
     /// <param name="from">The local address to send from; "::" for the kernel's choice.</param>
     public void Add(int owner, Datagrams batch, int first, int count, int segment, SocketAddress* to, Address from)
     {
-        int message = this.Count++;
-        byte* control = this.controls.Pointer + (message * ControlSize);
+        int message = Count++;
+        byte* control = _controls.Pointer + (message * ControlSize);
         int length = from.IsAny ? 0 : WriteSource(control, from, to->Scope);
-        ref Parcel parcel = ref this.parcels[message];
+        ref Parcel parcel = ref _parcels[message];
         parcel = new() { Owner = owner, Segment = segment };
         for (int i = first; i < first + count; i++)
         {
@@ -77,7 +77,7 @@ public sealed unsafe class Outgoing
 
         if (segment != 0)
             length += WriteSegment(control + length, segment);
-        this.headers[message].Message = new()
+        _headers[message].Message = new()
         {
             Name = to,
             NameLength = to == null ? 0 : to->Length,
@@ -93,32 +93,32 @@ public sealed unsafe class Outgoing
     {
         bool all = true;
         int done = 0;
-        while (done < this.Count)
+        while (done < Count)
         {
-            Result sent = Result.Of(Libc.sendmmsg(fd, this.headers.Pointer + done, (uint)(this.Count - done), NoSignal | DontWait));
+            Result sent = Result.Of(Libc.sendmmsg(fd, _headers.Pointer + done, (uint)(Count - done), NoSignal | DontWait));
             if (sent.Ok)
             {
                 done += sent.Value;
                 continue;
             }
 
-            ref Parcel parcel = ref this.parcels[done];
+            ref Parcel parcel = ref _parcels[done];
             if (sent.Is(Errno.EINTR))
                 continue;
             all = false;
             if (parcel.Segment != 0 && sent.Error is Errno.EINVAL or Errno.EMSGSIZE or Errno.EIO)
             {
-                this.SendOneByOne(fd, done);
+                SendOneByOne(fd, done);
             }
             else
             {
-                this.Lose(done, sent.Error);
+                Lose(done, sent.Error);
             }
 
             done++;
             // No room: what follows would find none either.
-            while (sent.Is(Errno.EAGAIN) && done < this.Count)
-                this.Lose(done++, sent.Error);
+            while (sent.Is(Errno.EAGAIN) && done < Count)
+                Lose(done++, sent.Error);
         }
 
         return all;
@@ -126,7 +126,7 @@ public sealed unsafe class Outgoing
 
     void Lose(int message, Errno error)
     {
-        ref Parcel parcel = ref this.parcels[message];
+        ref Parcel parcel = ref _parcels[message];
         parcel.Lost = parcel.Datagrams;
         parcel.Error = error;
     }
@@ -134,18 +134,18 @@ public sealed unsafe class Outgoing
     /// <summary>A row whose datagrams are larger than the path takes whole, or that the device can't cut apart.</summary>
     void SendOneByOne(int fd, int message)
     {
-        ref Parcel parcel = ref this.parcels[message];
+        ref Parcel parcel = ref _parcels[message];
         parcel.RowRefused = true;
-        MessageHeader.Inner single = this.headers[message].Message;
+        MessageHeader.Inner single = _headers[message].Message;
         single.ControlLength -= (nuint)WrittenSegment;
         if (single.ControlLength == 0)
             single.Control = null;
         IoVector piece;
         single.Vectors = &piece;
         single.VectorCount = 1;
-        for (nuint i = 0; i < this.headers[message].Message.VectorCount; i++)
+        for (nuint i = 0; i < _headers[message].Message.VectorCount; i++)
         {
-            IoVector* vector = this.headers[message].Message.Vectors + i;
+            IoVector* vector = _headers[message].Message.Vectors + i;
             for (nuint at = 0; at < vector->Length; at += (nuint)parcel.Segment)
             {
                 piece = new() { Base = vector->Base + at, Length = Math.Min((nuint)parcel.Segment, vector->Length - at) };

@@ -8,9 +8,9 @@ namespace Pesto.Linux;
 /// </summary>
 public readonly struct Result
 {
-    readonly nint raw;
+    readonly nint _raw;
 
-    Result(nint raw) => this.raw = raw;
+    Result(nint raw) => _raw = raw;
 
     /// <summary>Wraps what a libc function returned; a negative value means that errno holds the reason.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -23,19 +23,19 @@ public readonly struct Result
 
     public static Result From(int value) => new(value);
 
-    public bool Ok => this.raw >= 0;
+    public bool Ok => _raw >= 0;
 
-    public int Value => (int)this.raw;
+    public int Value => (int)_raw;
 
-    public long LongValue => this.raw;
+    public long LongValue => _raw;
 
-    public Errno Error => this.raw < 0 ? (Errno)(-this.raw) : Errno.None;
+    public Errno Error => _raw < 0 ? (Errno)(-_raw) : Errno.None;
 
-    public bool Is(Errno error) => this.raw == -(nint)(int)error;
+    public bool Is(Errno error) => _raw == -(nint)(int)error;
 
     /// <summary>For calls that fail only if the program is wrong, or at start-up, where the failure ends it.</summary>
     /// <param name="operation">What was being done, with its object, as the message will name it.</param>
-    public int OrThrow(string operation) => this.Ok ? this.Value : throw new LinuxException(operation, this.Error);
+    public int OrThrow(string operation) => Ok ? Value : throw new LinuxException(operation, Error);
 }
 
 /// <summary>An operation on the system that failed and ends what the program was asked to do.</summary>

@@ -9,10 +9,10 @@ public struct SocketAddress
 {
     // struct sockaddr_in6: family, port, flow information, address, scope; sockaddr_in has its address where flow information is.
     [FieldOffset(0)] public ushort Family;
-    [FieldOffset(2)] ushort portBytes;
-    [FieldOffset(4)] uint v4;
-    [FieldOffset(8)] ulong v6High;
-    [FieldOffset(16)] ulong v6Low;
+    [FieldOffset(2)] ushort _portBytes;
+    [FieldOffset(4)] uint _v4;
+    [FieldOffset(8)] ulong _v6High;
+    [FieldOffset(16)] ulong _v6Low;
     /// <summary>The interface index that a link-local IPv6 address belongs to, else 0.</summary>
     [FieldOffset(24)] public uint Scope;
     /// <summary>The bytes that count: 16 for IPv4, 28 for IPv6.</summary>
@@ -29,14 +29,14 @@ public struct SocketAddress
         if (address.IsV4)
         {
             result.Family = V4;
-            result.v4 = BinaryPrimitives.ReverseEndianness((uint)address.Low);
+            result._v4 = BinaryPrimitives.ReverseEndianness((uint)address.Low);
             result.Length = 16;
         }
         else
         {
             result.Family = V6;
-            result.v6High = BinaryPrimitives.ReverseEndianness(address.High);
-            result.v6Low = BinaryPrimitives.ReverseEndianness(address.Low);
+            result._v6High = BinaryPrimitives.ReverseEndianness(address.High);
+            result._v6Low = BinaryPrimitives.ReverseEndianness(address.Low);
             result.Scope = scope;
             result.Length = 28;
         }
@@ -44,17 +44,17 @@ public struct SocketAddress
         return result;
     }
 
-    public readonly bool Equals(in SocketAddress other) => this.Port == other.Port && this.Address == other.Address && this.Scope == other.Scope;
+    public readonly bool Equals(in SocketAddress other) => Port == other.Port && Address == other.Address && Scope == other.Scope;
 
     /// <summary>In host byte order.</summary>
     public ushort Port
     {
-        readonly get => BinaryPrimitives.ReverseEndianness(this.portBytes);
-        set => this.portBytes = BinaryPrimitives.ReverseEndianness(value);
+        readonly get => BinaryPrimitives.ReverseEndianness(_portBytes);
+        set => _portBytes = BinaryPrimitives.ReverseEndianness(value);
     }
 
     /// <summary>The address; IPv4 as v4-mapped IPv6.</summary>
-    public readonly Address Address => this.Family == V4
-        ? Address.FromV4(BinaryPrimitives.ReverseEndianness(this.v4))
-        : new Address(BinaryPrimitives.ReverseEndianness(this.v6High), BinaryPrimitives.ReverseEndianness(this.v6Low));
+    public readonly Address Address => Family == V4
+        ? Address.FromV4(BinaryPrimitives.ReverseEndianness(_v4))
+        : new Address(BinaryPrimitives.ReverseEndianness(_v6High), BinaryPrimitives.ReverseEndianness(_v6Low));
 }

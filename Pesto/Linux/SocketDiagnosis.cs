@@ -26,13 +26,13 @@ public sealed unsafe class SocketDiagnosis : ISocketList
     // The kernel fills as much of it as it has to say; it never gives part of a message.
     const int BufferSize = 32 * 1024;
 
-    readonly int fd;
-    readonly NativeArray<byte> buffer = new(BufferSize);
-    int at;
-    int length;
-    bool listing;
+    readonly int _fd;
+    readonly NativeArray<byte> _buffer = new(BufferSize);
+    int _at;
+    int _length;
+    bool _listing;
 
-    internal SocketDiagnosis(int fd) => this.fd = fd;
+    internal SocketDiagnosis(int fd) => _fd = fd;
 
     /// <summary>Opens the list if the kernel can give it, for either protocol.</summary>
     public static Result Open([NotNullWhen(true)] out SocketDiagnosis? list)
@@ -61,7 +61,7 @@ public sealed unsafe class SocketDiagnosis : ISocketList
 
     public Result Begin(byte protocol, ushort family)
     {
-        while (this.listing && this.Next(out _).Ok)
+        while (_listing && Next(out _).Ok)
         {
         }
 
@@ -73,42 +73,42 @@ public sealed unsafe class SocketDiagnosis : ISocketList
         request[HeadSize] = (byte)family;
         request[HeadSize + 1] = protocol;
         *(uint*)(request + HeadSize + 4) = 1u << (protocol == Udp ? Unconnected : Listening);
-        this.at = this.length = 0;
-        Result sent = Sockets.Send(this.fd, request, RequestSize);
-        this.listing = sent.Ok;
+        _at = _length = 0;
+        Result sent = Sockets.Send(_fd, request, RequestSize);
+        _listing = sent.Ok;
         return sent;
     }
 
     public Result Next(out BoundSocket socket)
     {
         socket = default;
-        while (this.listing)
+        while (_listing)
         {
-            if (this.at + HeadSize > this.length)
+            if (_at + HeadSize > _length)
             {
                 // The kernel goes on with the list whenever it is read from: there is always something, up to its end.
-                Result received = Sockets.Receive(this.fd, this.buffer.Pointer, BufferSize);
+                Result received = Sockets.Receive(_fd, _buffer.Pointer, BufferSize);
                 if (received.Is(Errno.EINTR))
                     continue;
                 if (!received.Ok)
-                    return this.End(received);
-                this.at = 0;
-                this.length = received.Value;
+                    return End(received);
+                _at = 0;
+                _length = received.Value;
                 continue;
             }
 
-            byte* message = this.buffer.Pointer + this.at;
-            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(this.length - this.at));
-            this.at += (size + 3) & ~3;
+            byte* message = _buffer.Pointer + _at;
+            int size = (int)Math.Clamp(*(uint*)message, HeadSize, (uint)(_length - _at));
+            _at += (size + 3) & ~3;
             switch (*(ushort*)(message + 4))
             {
                 case ByFamily when size >= HeadSize + MessageSize:
                     Take(message + HeadSize, size - HeadSize, out socket);
                     return Result.From(1);
                 case Error when size >= HeadSize + sizeof(int):
-                    return this.End(Result.From((Errno)(-*(int*)(message + HeadSize))));
+                    return End(Result.From((Errno)(-*(int*)(message + HeadSize))));
                 case Done:
-                    return this.End(default);
+                    return End(default);
             }
         }
 
@@ -117,7 +117,7 @@ public sealed unsafe class SocketDiagnosis : ISocketList
 
     Result End(Result result)
     {
-        this.listing = false;
+        _listing = false;
         return result;
     }
 

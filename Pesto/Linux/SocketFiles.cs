@@ -14,13 +14,13 @@ public sealed unsafe class SocketFiles : ISocketList
 
     static readonly string[] Names = ["tcp", "tcp6", "udp", "udp6"];
 
-    readonly int[] files = new int[4];
-    readonly NativeArray<byte> buffer = new(BufferSize);
-    int fd = -1;
-    byte state;
-    long offset;
-    int at;
-    int length;
+    readonly int[] _files = new int[4];
+    readonly NativeArray<byte> _buffer = new(BufferSize);
+    int _fd = -1;
+    byte _state;
+    long _offset;
+    int _at;
+    int _length;
 
     /// <summary>An open file stays one of the namespace in which it was opened.</summary>
     public SocketFiles()
@@ -28,41 +28,41 @@ public sealed unsafe class SocketFiles : ISocketList
         for (int i = 0; i < Names.Length; i++)
         {
             Result file = Files.Open($"/proc/thread-self/net/{Names[i]}", Files.ReadOnly);
-            this.files[i] = file.Ok ? file.Value : -1;
+            _files[i] = file.Ok ? file.Value : -1;
         }
     }
 
     public Result Begin(byte protocol, ushort family)
     {
-        this.fd = this.files[(protocol == 17 ? 2 : 0) + (family == SocketAddress.V6 ? 1 : 0)];
-        this.state = protocol == 17 ? Unconnected : Listening;
-        this.offset = this.at = this.length = 0;
-        return this.fd < 0 ? Result.From(Errno.ENOENT) : default;
+        _fd = _files[(protocol == 17 ? 2 : 0) + (family == SocketAddress.V6 ? 1 : 0)];
+        _state = protocol == 17 ? Unconnected : Listening;
+        _offset = _at = _length = 0;
+        return _fd < 0 ? Result.From(Errno.ENOENT) : default;
     }
 
     public Result Next(out BoundSocket socket)
     {
         while (true)
         {
-            ReadOnlySpan<byte> rest = new(this.buffer.Pointer + this.at, this.length - this.at);
+            ReadOnlySpan<byte> rest = new(_buffer.Pointer + _at, _length - _at);
             int end = rest.IndexOf((byte)'\n');
             if (end >= 0)
             {
-                this.at += end + 1;
-                if (TryParse(rest[..end], out byte found, out socket) && found == this.state)
+                _at += end + 1;
+                if (TryParse(rest[..end], out byte found, out socket) && found == _state)
                     return Result.From(1);
                 continue;
             }
 
-            rest.CopyTo(this.buffer.Span);
-            this.at = 0;
-            this.length = rest.Length;
-            Result read = Descriptors.ReadAt(this.fd, this.buffer.Span[this.length..], this.offset);
+            rest.CopyTo(_buffer.Span);
+            _at = 0;
+            _length = rest.Length;
+            Result read = Descriptors.ReadAt(_fd, _buffer.Span[_length..], _offset);
             socket = default;
             if (!read.Ok || read.Value == 0)
                 return read;
-            this.offset += read.Value;
-            this.length += read.Value;
+            _offset += read.Value;
+            _length += read.Value;
         }
     }
 

@@ -17,12 +17,12 @@ sealed unsafe class SystemCallFilter
     // struct seccomp_data: the number, the kind of machine, the caller's address, six arguments of 64 bits.
     const uint NumberAt = 0, MachineAt = 4, ArgumentsAt = 16;
 
-    readonly List<FilterStep> steps = new(512);
+    readonly List<FilterStep> _steps = new(512);
 
     public SystemCallFilter()
     {
         bool isArm = RuntimeInformation.ProcessArchitecture == Architecture.Arm64;
-        this.steps.AddRange(
+        _steps.AddRange(
         [
             FilterStep.LoadWord(MachineAt),
             FilterStep.IfEqual(isArm ? Arm64 : X64, 1, 0),
@@ -32,28 +32,28 @@ sealed unsafe class SystemCallFilter
         // The same machine has a second set of numbers for programs with short pointers, which would go past this list.
         const uint ShortPointers = 0x40000000;
         if (!isArm)
-            this.steps.AddRange([FilterStep.IfAtLeast(ShortPointers, 0, 1), FilterStep.Return(Killed)]);
+            _steps.AddRange([FilterStep.IfAtLeast(ShortPointers, 0, 1), FilterStep.Return(Killed)]);
     }
 
-    public void Allow(params ReadOnlySpan<SystemCall> calls) => this.Add(calls, Allowed);
+    public void Allow(params ReadOnlySpan<SystemCall> calls) => Add(calls, Allowed);
 
     /// <summary>Ends the process: what nobody but an intruder would call.</summary>
-    public void Kill(params ReadOnlySpan<SystemCall> calls) => this.Add(calls, Killed);
+    public void Kill(params ReadOnlySpan<SystemCall> calls) => Add(calls, Killed);
 
-    public void Fail(Errno with, params ReadOnlySpan<SystemCall> calls) => this.Add(calls, Fails | (uint)with);
+    public void Fail(Errno with, params ReadOnlySpan<SystemCall> calls) => Add(calls, Fails | (uint)with);
 
     /// <summary>Allows a call if its arguments are as they should be, and otherwise ends the process.</summary>
-    public void AllowIf(SystemCall call, params ReadOnlySpan<Argument> arguments) => this.AddChecked(call, Killed, arguments);
+    public void AllowIf(SystemCall call, params ReadOnlySpan<Argument> arguments) => AddChecked(call, Killed, arguments);
 
     /// <summary>Allows a call if its arguments are as they should be; otherwise it fails.</summary>
-    public void AllowOrFail(Errno with, SystemCall call, params ReadOnlySpan<Argument> arguments) => this.AddChecked(call, Fails | (uint)with, arguments);
+    public void AllowOrFail(Errno with, SystemCall call, params ReadOnlySpan<Argument> arguments) => AddChecked(call, Fails | (uint)with, arguments);
 
     void Add(ReadOnlySpan<SystemCall> calls, uint outcome)
     {
         foreach (SystemCall call in calls)
         {
             if (call.Number >= 0)
-                this.steps.AddRange([FilterStep.IfEqual((uint)call.Number, 0, 1), FilterStep.Return(outcome)]);
+                _steps.AddRange([FilterStep.IfEqual((uint)call.Number, 0, 1), FilterStep.Return(outcome)]);
         }
     }
 
@@ -72,8 +72,8 @@ sealed unsafe class SystemCallFilter
         }
 
         check.Add(FilterStep.Return(Allowed));
-        this.steps.Add(FilterStep.IfEqual((uint)call.Number, 0, check.Count));
-        this.steps.AddRange(check);
+        _steps.Add(FilterStep.IfEqual((uint)call.Number, 0, check.Count));
+        _steps.AddRange(check);
     }
 
     /// <summary>Puts it in force, in every thread. Fails with ENOSYS or EINVAL where the kernel can't.</summary>
@@ -82,10 +82,10 @@ sealed unsafe class SystemCallFilter
         const int SetFilter = 1, AllThreads = 1;
         // On kernels before 5.16, a filter would otherwise slow the processor down everywhere else (a guard against one's own scripts).
         const int LeaveSpeculation = 4;
-        this.steps.Add(FilterStep.Return(Fails | (uint)Errno.ENOSYS));
-        fixed (FilterStep* first = CollectionsMarshal.AsSpan(this.steps))
+        _steps.Add(FilterStep.Return(Fails | (uint)Errno.ENOSYS));
+        fixed (FilterStep* first = CollectionsMarshal.AsSpan(_steps))
         {
-            FilterProgram program = new() { Length = (ushort)this.steps.Count, Steps = first };
+            FilterProgram program = new() { Length = (ushort)_steps.Count, Steps = first };
             Result installed = Result.Of(Libc.syscall(SystemCall.Seccomp.Number, SetFilter, AllThreads | LeaveSpeculation, (nint)(&program)));
             // A positive value is a thread that could not be included.
             return installed.Ok && installed.Value > 0 ? Result.From(Errno.ESRCH) : installed;

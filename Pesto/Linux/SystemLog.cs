@@ -8,7 +8,7 @@ public static unsafe class SystemLog
 {
     const string Path = "/dev/log";
 
-    static int fd = -1;
+    static int _fd = -1;
 
     /// <summary>Connects to the logger; without one, lines go nowhere.</summary>
     public static void Open()
@@ -16,11 +16,11 @@ public static unsafe class SystemLog
         Result socket = Sockets.UnixDatagram();
         if (!socket.Ok)
             return;
-        fd = socket.Value;
+        _fd = socket.Value;
         _ = Connect().Ok;
     }
 
-    static Result Connect() => UnixAddress.TryCreate(Path, out UnixAddress address) ? address.Connect(fd) : Result.From(Errno.EINVAL);
+    static Result Connect() => UnixAddress.TryCreate(Path, out UnixAddress address) ? address.Connect(_fd) : Result.From(Errno.EINVAL);
 
     /// <param name="line">UTF-8: the name of the program, a colon, the message.</param>
     public static void Write(ReadOnlySpan<byte> line)
@@ -29,10 +29,10 @@ public static unsafe class SystemLog
         byte* datagram = stackalloc byte[priority.Length + line.Length];
         priority.CopyTo(new Span<byte>(datagram, priority.Length));
         line.CopyTo(new Span<byte>(datagram + priority.Length, line.Length));
-        Result sent = Sockets.Send(fd, datagram, priority.Length + line.Length);
+        Result sent = Sockets.Send(_fd, datagram, priority.Length + line.Length);
         // Another logger may have taken the place of the one that we knew.
         bool isGone = sent.Is(Errno.ECONNREFUSED) || sent.Is(Errno.ENOTCONN) || sent.Is(Errno.ECONNRESET);
         if (isGone && Connect().Ok)
-            _ = Sockets.Send(fd, datagram, priority.Length + line.Length).Ok;
+            _ = Sockets.Send(_fd, datagram, priority.Length + line.Length).Ok;
     }
 }

@@ -7,8 +7,8 @@ namespace Pesto.Linux;
 [StructLayout(LayoutKind.Sequential, Size = 112)]
 public unsafe struct UnixAddress
 {
-    ushort family;
-    fixed byte path[108];
+    ushort _family;
+    fixed byte _path[108];
 
     public const int LongestPath = 107;
 
@@ -16,11 +16,11 @@ public unsafe struct UnixAddress
     public static bool TryCreate(string text, out UnixAddress address)
     {
         address = default;
-        address.family = 1;
+        address._family = 1;
         int length = Encoding.UTF8.GetByteCount(text);
         if (length is 0 or > LongestPath || text.Contains('\0'))
             return false;
-        fixed (byte* p = address.path)
+        fixed (byte* p = address._path)
             Encoding.UTF8.GetBytes(text, new Span<byte>(p, 108));
         return true;
     }

@@ -3,10 +3,10 @@ namespace Pesto.Linux;
 /// <summary>The client's end of a UNIX stream connection. Every call blocks for a limited time at most and goes on after a signal.</summary>
 public sealed class UnixStream : IDisposable
 {
-    readonly int fd;
+    readonly int _fd;
 
     /// <summary>Takes over a connection.</summary>
-    internal UnixStream(int fd) => this.fd = fd;
+    internal UnixStream(int fd) => _fd = fd;
 
     /// <summary>Connects to a listening socket.</summary>
     /// <param name="timeout">Milliseconds that connecting may take, and later every send without progress.</param>
@@ -20,8 +20,8 @@ public sealed class UnixStream : IDisposable
         if (!socket.Ok)
             return socket.Error;
         UnixStream opened = new(socket.Value);
-        _ = Sockets.SetSendTimeout(opened.fd, timeout);
-        Result connected = address.Connect(opened.fd);
+        _ = Sockets.SetSendTimeout(opened._fd, timeout);
+        Result connected = address.Connect(opened._fd);
         if (connected.Ok)
             stream = opened;
         else
@@ -34,7 +34,7 @@ public sealed class UnixStream : IDisposable
     {
         while (!bytes.IsEmpty)
         {
-            Result sent = Sockets.SendWaiting(this.fd, bytes);
+            Result sent = Sockets.SendWaiting(_fd, bytes);
             if (!sent.Ok)
                 return sent.Is(Errno.EAGAIN) ? Errno.ETIMEDOUT : sent.Error;
             bytes = bytes[sent.Value..];
@@ -47,14 +47,14 @@ public sealed class UnixStream : IDisposable
     /// <param name="timeout">Milliseconds.</param>
     public Result Receive(Span<byte> to, int timeout)
     {
-        return Descriptors.WaitReadable(this.fd, timeout) ? Sockets.ReceiveWaiting(this.fd, to) : Result.From(Errno.ETIMEDOUT);
+        return Descriptors.WaitReadable(_fd, timeout) ? Sockets.ReceiveWaiting(_fd, to) : Result.From(Errno.ETIMEDOUT);
     }
 
     /// <summary>Says that nothing more will be sent.</summary>
-    public void HalfClose() => _ = Sockets.Shutdown(this.fd, Sockets.ShutWrite);
+    public void HalfClose() => _ = Sockets.Shutdown(_fd, Sockets.ShutWrite);
 
     /// <summary>Who listened at the other end when it began to, or 0; the process may be gone, and its number in use again.</summary>
-    public int PeerProcess => Sockets.Peer(this.fd, out Sockets.PeerIds peer).Ok ? peer.Pid : 0;
+    public int PeerProcess => Sockets.Peer(_fd, out Sockets.PeerIds peer).Ok ? peer.Pid : 0;
 
-    public void Dispose() => _ = Libc.close(this.fd);
+    public void Dispose() => _ = Libc.close(_fd);
 }

@@ -29,19 +29,19 @@ public sealed class ServerState(uint version)
 
     public List<PifState> Pifs { get; } = [];
 
-    public bool HasTransactions => this.Pifs.Count > 0 && this.Pifs.TrueForAll(p => (p.Table.Capabilities & Capabilities.Transactions) == Capabilities.Transactions);
+    public bool HasTransactions => Pifs.Count > 0 && Pifs.TrueForAll(p => (p.Table.Capabilities & Capabilities.Transactions) == Capabilities.Transactions);
 
     /// <summary>The pif of that number, or null.</summary>
-    public PifState? Find(byte number) => this.Pifs.Find(p => p.Number == number);
+    public PifState? Find(byte number) => Pifs.Find(p => p.Number == number);
 
     /// <summary>The pif of that name, or null.</summary>
-    public PifState? Find(string name) => this.Pifs.Find(p => p.Name == name);
+    public PifState? Find(string name) => Pifs.Find(p => p.Name == name);
 
     /// <summary>The same tables, which stay as they are when these are edited.</summary>
     public ServerState Copy()
     {
-        ServerState copy = new(this.Version);
-        foreach (PifState pif in this.Pifs)
+        ServerState copy = new(Version);
+        foreach (PifState pif in Pifs)
         {
             PifState same = new(pif.Number, pif.Name, pif.Table.Capabilities);
             foreach (ref readonly Rule rule in pif.Table.Rules)
@@ -110,11 +110,11 @@ public sealed class ServerState(uint version)
         if (count > RuleCheck.MostRules)
             throw new ProtocolException($"the server lists {count} rules for pif {number}; a table holds {RuleCheck.MostRules}");
         PifState pif = new(number, Encoding.UTF8.GetString(name[..end]), (Capabilities)capabilities);
-        if (this.Pifs.Count == MostPifs)
+        if (Pifs.Count == MostPifs)
             throw new ProtocolException($"the server lists more than {MostPifs} pifs");
-        if (this.Pifs.Exists(p => p.Number == number || p.Name == pif.Name))
+        if (Pifs.Exists(p => p.Number == number || p.Name == pif.Name))
             throw new ProtocolException($"the server lists pif {number} twice");
-        this.Pifs.Add(pif);
+        Pifs.Add(pif);
         rules = (int)count;
         return pif;
     }
@@ -122,20 +122,20 @@ public sealed class ServerState(uint version)
     /// <summary>The update that makes these tables the server's, in its version. Target addresses have no place in version 1.</summary>
     public byte[] WriteUpdate()
     {
-        int ruleSize = Wire.RuleSizeOf(this.Version);
+        int ruleSize = Wire.RuleSizeOf(Version);
         int size = 1;
-        foreach (PifState pif in this.Pifs)
+        foreach (PifState pif in Pifs)
             size += Wire.TableSize + pif.Table.Rules.Length * ruleSize;
         byte[] update = new byte[size];
         int at = 0;
-        foreach (PifState pif in this.Pifs)
+        foreach (PifState pif in Pifs)
         {
             ReadOnlySpan<Rule> rules = pif.Table.Rules;
             Wire.WriteTable(update.AsSpan(at), pif.Number, rules.Length);
             at += Wire.TableSize;
             foreach (ref readonly Rule rule in rules)
             {
-                Wire.WriteRule(update.AsSpan(at), in rule, this.Version);
+                Wire.WriteRule(update.AsSpan(at), in rule, Version);
                 at += ruleSize;
             }
         }

@@ -10,9 +10,9 @@ public struct InterfaceName : IEquatable<InterfaceName>
     /// <summary>IFNAMSIZ of the kernel: the bytes of a name with its terminating NUL.</summary>
     public const int Size = 16;
 
-    byte first;
+    byte _first;
 
-    public readonly bool IsEmpty => this.first == 0;
+    public readonly bool IsEmpty => _first == 0;
 
     public readonly bool IsTerminated => ((ReadOnlySpan<byte>)this).Contains((byte)0);
 
@@ -38,7 +38,7 @@ public struct InterfaceName : IEquatable<InterfaceName>
 
     public readonly bool Equals(InterfaceName other) => ((ReadOnlySpan<byte>)this).SequenceEqual(other);
 
-    public override readonly bool Equals(object? obj) => obj is InterfaceName other && this.Equals(other);
+    public override readonly bool Equals(object? obj) => obj is InterfaceName other && Equals(other);
 
     public override readonly int GetHashCode()
     {
@@ -47,5 +47,5 @@ public struct InterfaceName : IEquatable<InterfaceName>
         return hash.ToHashCode();
     }
 
-    public override readonly string ToString() => Encoding.UTF8.GetString(this.Bytes);
+    public override readonly string ToString() => Encoding.UTF8.GetString(Bytes);
 }

@@ -36,15 +36,15 @@ sealed class PortItems
             throw new RuleException("a port is missing");
         if (item is "auto")
         {
-            this.IsScan = true;
+            IsScan = true;
         }
         else if (item is "all" || item.StartsWith("all:"))
         {
-            this.AllTarget = item.Length == 3 ? Address.Any : ParseAddress(item[4..]);
+            AllTarget = item.Length == 3 ? Address.Any : ParseAddress(item[4..]);
         }
         else if (item[0] == '~')
         {
-            this.Excluded.Add(ParseRange(item[1..], item));
+            Excluded.Add(ParseRange(item[1..], item));
         }
         else if (item is "none")
         {
@@ -52,7 +52,7 @@ sealed class PortItems
         }
         else
         {
-            this.Ranges.Add(ParseItemWithTarget(item));
+            Ranges.Add(ParseItemWithTarget(item));
         }
     }
 

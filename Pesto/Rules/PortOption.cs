@@ -10,9 +10,9 @@ public sealed class PortOption
 
     PortOption(char letter, IpProtocol protocol, bool isOutbound)
     {
-        this.Letter = letter;
-        this.Protocol = protocol;
-        this.IsOutbound = isOutbound;
+        Letter = letter;
+        Protocol = protocol;
+        IsOutbound = isOutbound;
     }
 
     public char Letter { get; }
@@ -23,5 +23,5 @@ public sealed class PortOption
     public bool IsOutbound { get; }
 
     /// <summary>As given on the command line: "-t".</summary>
-    public override string ToString() => $"-{this.Letter}";
+    public override string ToString() => $"-{Letter}";
 }

@@ -9,7 +9,7 @@ public readonly record struct PortRange(ushort First, ushort Last)
     /// <summary>Every port that can be forwarded.</summary>
     public static readonly PortRange All = new(1, ushort.MaxValue);
 
-    public int Count => this.Last - this.First + 1;
+    public int Count => Last - First + 1;
 
     /// <summary>Reads the text of net.ipv4.ip_local_port_range: two numbers and white space.</summary>
     public static bool TryParseSysctl(ReadOnlySpan<char> text, out PortRange range)
@@ -23,5 +23,5 @@ public readonly record struct PortRange(ushort First, ushort Last)
         return true;
     }
 
-    public override string ToString() => this.First == this.Last ? $"{this.First}" : $"{this.First}-{this.Last}";
+    public override string ToString() => First == Last ? $"{First}" : $"{First}-{Last}";
 }

@@ -51,24 +51,24 @@ public struct Rule : IEquatable<Rule>
 
     public RuleFlags Flags;
 
-    public readonly bool IsDualStack => (this.Flags & RuleFlags.DualStack) != 0;
+    public readonly bool IsDualStack => (Flags & RuleFlags.DualStack) != 0;
 
-    public readonly bool IsWeak => (this.Flags & RuleFlags.Weak) != 0;
+    public readonly bool IsWeak => (Flags & RuleFlags.Weak) != 0;
 
-    public readonly bool IsScan => (this.Flags & RuleFlags.Scan) != 0;
+    public readonly bool IsScan => (Flags & RuleFlags.Scan) != 0;
 
-    public readonly int Ports => this.Last - this.First + 1;
+    public readonly int Ports => Last - First + 1;
 
-    public readonly ushort TargetPort(ushort port) => (ushort)(this.To + (port - this.First));
+    public readonly ushort TargetPort(ushort port) => (ushort)(To + (port - First));
 
-    public readonly bool Covers(ushort port) => port >= this.First && port <= this.Last;
+    public readonly bool Covers(ushort port) => port >= First && port <= Last;
 
     public readonly bool Equals(Rule other) =>
-        this.Address == other.Address && this.Target == other.Target && this.Interface.Equals(other.Interface)
-        && this.First == other.First && this.Last == other.Last && this.To == other.To
-        && this.Protocol == other.Protocol && this.Flags == other.Flags;
+        Address == other.Address && Target == other.Target && Interface.Equals(other.Interface)
+        && First == other.First && Last == other.Last && To == other.To
+        && Protocol == other.Protocol && Flags == other.Flags;
 
-    public override readonly bool Equals(object? obj) => obj is Rule other && this.Equals(other);
+    public override readonly bool Equals(object? obj) => obj is Rule other && Equals(other);
 
-    public override readonly int GetHashCode() => HashCode.Combine(this.Address, this.First, this.Last, this.To, this.Protocol, this.Flags);
+    public override readonly int GetHashCode() => HashCode.Combine(Address, First, Last, To, Protocol, Flags);
 }

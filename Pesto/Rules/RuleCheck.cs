@@ -1,5 +1,3 @@
-using Pesto.Linux;
-
 namespace Pesto.Rules;
 
 /// <summary>Why a rule can't be part of a table.</summary>

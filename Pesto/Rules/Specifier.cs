@@ -20,9 +20,9 @@ public sealed class Specifier
 {
     static readonly InterfaceName Loopback = InterfaceName.TryParse("lo", out InterfaceName name) ? name : default;
 
-    readonly List<Rule> rules = [];
+    readonly List<Rule> _rules = [];
 
-    Specifier(PortOption option) => this.Option = option;
+    Specifier(PortOption option) => Option = option;
 
     public PortOption Option { get; }
 
@@ -33,7 +33,7 @@ public sealed class Specifier
     public bool IsByLoopbackAddress { get; private set; }
 
     /// <summary>In the order given; none if exclusions leave nothing. Not checked: a table does that when they are added.</summary>
-    public IReadOnlyList<Rule> Rules => this.rules;
+    public IReadOnlyList<Rule> Rules => _rules;
 
     /// <summary>Reads a specifier.</summary>
     /// <param name="capabilities">Of the table that the rules are meant for: which addresses "any" is, and whether "auto" and interfaces can be had.</param>
@@ -73,11 +73,11 @@ public sealed class Specifier
 
     void ExpandByLoopbackAddress(PortItems items, Capabilities capabilities, PortRange ephemeral)
     {
-        this.IsByLoopbackAddress = true;
+        IsByLoopbackAddress = true;
         if ((capabilities & Capabilities.V4) != 0)
-            this.Expand(items, new Listener { Address = Address.LoopbackV4 }, ephemeral);
+            Expand(items, new Listener { Address = Address.LoopbackV4 }, ephemeral);
         if ((capabilities & Capabilities.V6) != 0)
-            this.Expand(items, new Listener { Address = Address.LoopbackV6 }, ephemeral);
+            Expand(items, new Listener { Address = Address.LoopbackV6 }, ephemeral);
     }
 
     void Expand(PortItems items, Listener listener, PortRange ephemeral)
@@ -87,18 +87,18 @@ public sealed class Specifier
         {
             Address = listener.Address ?? Address.Any,
             Interface = listener.Interface,
-            Protocol = this.Option.Protocol,
+            Protocol = Option.Protocol,
             Flags = flags,
         };
         foreach (PortItem item in items.Ranges)
-            this.ExpandRange(rule, item, items.Excluded);
+            ExpandRange(rule, item, items.Excluded);
         if (items.Ranges.Count > 0)
             return;
 
         // Nobody means to have every port of a machine without exception: what is taken is left alone.
         rule.Flags |= RuleFlags.Weak;
         items.Excluded.Add(ephemeral);
-        this.ExpandRange(rule, new(PortRange.All, PortRange.All.First, items.AllTarget), items.Excluded);
+        ExpandRange(rule, new(PortRange.All, PortRange.All.First, items.AllTarget), items.Excluded);
     }
 
     void ExpandRange(Rule rule, PortItem item, PortSet excluded)
@@ -110,7 +110,7 @@ public sealed class Specifier
             rule.First = gap.First;
             rule.Last = gap.Last;
             rule.To = (ushort)(item.To + (gap.First - item.Ports.First));
-            this.rules.Add(rule);
+            _rules.Add(rule);
         }
     }
 
@@ -150,10 +150,10 @@ public sealed class Specifier
         public readonly Listener WithFamilies(Capabilities capabilities)
         {
             const Capabilities Both = Capabilities.V4 | Capabilities.V6;
-            if (this.Address is not null || (capabilities & Both) == Both)
+            if (Address is not null || (capabilities & Both) == Both)
                 return this;
             Address any = (capabilities & Both) == Capabilities.V4 ? Linux.Address.AnyV4 : Linux.Address.Any;
-            return new Listener { Address = any, Interface = this.Interface };
+            return new Listener { Address = any, Interface = Interface };
         }
     }
 }

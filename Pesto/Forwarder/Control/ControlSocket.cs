@@ -1,6 +1,8 @@
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Control;
 
 /// <summary>
 /// The UNIX socket on which clients look at the tables and replace them. One client has its turn at a time, since what it
@@ -18,51 +20,51 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
     const long RetryMilliseconds = 100;
 
-    readonly Loop loop;
-    readonly Session session;
-    readonly string path;
-    readonly Files.FileIdentity identity;
-    readonly uint owner;
-    readonly bool idsMeanSomething;
-    readonly int fd;
-    readonly int kind;
-    readonly Queue<int> waiting = new(MostWaiting);
-    bool choosing;
-    bool armed;
-    long retryAt = long.MaxValue;
+    readonly EventLoop _loop;
+    readonly Session _session;
+    readonly string _path;
+    readonly Files.FileIdentity _identity;
+    readonly uint _owner;
+    readonly bool _idsMeanSomething;
+    readonly int _fd;
+    readonly int _kind;
+    readonly Queue<int> _waiting = new(MostWaiting);
+    bool _choosing;
+    bool _armed;
+    long _retryAt = long.MaxValue;
 
     // So many came that some may wait in the kernel; until nobody waits.
-    bool crowded;
+    bool _crowded;
 
     /// <summary>Opens the socket; throws <see cref="LinuxException"/> with the path in its words.</summary>
     /// <param name="idsMeanSomething">False in a user namespace in which other users are not mapped: then the socket's mode alone keeps them out.</param>
-    public ControlSocket(Loop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething)
+    public ControlSocket(EventLoop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething)
     {
-        this.loop = loop;
-        this.session = session;
-        this.path = socket.Path;
-        this.fd = socket.Fd;
-        this.identity = socket.Identity;
-        this.owner = Processes.User;
-        this.idsMeanSomething = idsMeanSomething;
-        Sockets.Listen(this.fd, Backlog).OrThrow($"listening on {this.path}");
-        this.kind = loop.AddHandler(this);
-        this.Arm().OrThrow($"watching {this.path}");
-        session.Ended = this.Next;
+        _loop = loop;
+        _session = session;
+        _path = socket.Path;
+        _fd = socket.Fd;
+        _identity = socket.Identity;
+        _owner = Processes.User;
+        _idsMeanSomething = idsMeanSomething;
+        Sockets.Listen(_fd, Backlog).OrThrow($"listening on {_path}");
+        _kind = loop.AddHandler(this);
+        Arm().OrThrow($"watching {_path}");
+        session.Ended = Next;
         loop.AddTimed(this);
     }
 
     /// <summary>Clients that are connected and not yet served.</summary>
-    public int Waiting => this.waiting.Count;
+    public int TimeoutList => _waiting.Count;
 
     public void OnEvents(EventKey key, Events events)
     {
-        while (this.waiting.Count < MostWaiting)
+        while (_waiting.Count < MostWaiting)
         {
-            Result accepted = Sockets.Accept(this.fd);
+            Result accepted = Sockets.Accept(_fd);
             if (accepted.Ok)
             {
-                this.waiting.Enqueue(accepted.Value);
+                _waiting.Enqueue(accepted.Value);
             }
             else if (accepted.Is(Errno.EAGAIN))
             {
@@ -71,61 +73,61 @@ public sealed class ControlSocket : IEventHandler, ITimed
             else if (!accepted.Is(Errno.EINTR) && !accepted.Is(Errno.ECONNABORTED))
             {
                 // Descriptors or memory: the event would come again and again.
-                this.retryAt = this.loop.Now + RetryMilliseconds;
-                this.Disarm();
+                _retryAt = _loop.Now + RetryMilliseconds;
+                Disarm();
                 break;
             }
         }
 
-        if (this.waiting.Count == MostWaiting)
+        if (_waiting.Count == MostWaiting)
         {
-            this.Disarm();
-            this.crowded = true;
-            this.session.Hurry();
+            Disarm();
+            _crowded = true;
+            _session.Hurry();
         }
 
-        this.Next();
+        Next();
     }
 
-    public long Deadline => this.retryAt;
+    public long Deadline => _retryAt;
 
     public void OnTime(long now)
     {
-        this.retryAt = long.MaxValue;
-        if (!this.Arm().Ok)
-            this.retryAt = now + RetryMilliseconds;
+        _retryAt = long.MaxValue;
+        if (!Arm().Ok)
+            _retryAt = now + RetryMilliseconds;
     }
 
     Result Arm()
     {
-        if (this.armed)
+        if (_armed)
             return default;
-        Result watched = this.loop.Epoll.Watch(this.fd, Events.In, new EventKey(this.kind, 0, 0).Word);
-        this.armed = watched.Ok;
+        Result watched = _loop.Epoll.Watch(_fd, Events.In, new EventKey(_kind, 0, 0).Word);
+        _armed = watched.Ok;
         return watched;
     }
 
     void Disarm()
     {
-        if (this.armed)
-            _ = this.loop.Epoll.Forget(this.fd).Ok;
-        this.armed = false;
+        if (_armed)
+            _ = _loop.Epoll.Forget(_fd).Ok;
+        _armed = false;
     }
 
     void Next()
     {
         // A client that is gone when its turn comes ends its session at once, which asks for the next while this one is being begun.
-        if (this.choosing)
+        if (_choosing)
             return;
-        this.choosing = true;
-        while (this.session.IsIdle && this.waiting.TryDequeue(out int client))
+        _choosing = true;
+        while (_session.IsIdle && _waiting.TryDequeue(out int client))
         {
             Result known = Sockets.Peer(client, out Sockets.PeerIds peer);
-            if (known.Ok && (!this.idsMeanSomething || peer.User == this.owner || peer.User == 0))
+            if (known.Ok && (!_idsMeanSomething || peer.User == _owner || peer.User == 0))
             {
-                this.session.Begin(client, peer);
-                if (this.crowded)
-                    this.session.Hurry();
+                _session.Begin(client, peer);
+                if (_crowded)
+                    _session.Hurry();
                 continue;
             }
 
@@ -133,12 +135,12 @@ public sealed class ControlSocket : IEventHandler, ITimed
             Descriptors.Close(client);
         }
 
-        this.choosing = false;
-        this.crowded &= this.waiting.Count > 0;
-        if (this.waiting.Count < MostWaiting && this.retryAt == long.MaxValue && !this.Arm().Ok)
-            this.retryAt = this.loop.Now + RetryMilliseconds;
+        _choosing = false;
+        _crowded &= _waiting.Count > 0;
+        if (_waiting.Count < MostWaiting && _retryAt == long.MaxValue && !Arm().Ok)
+            _retryAt = _loop.Now + RetryMilliseconds;
     }
 
     /// <summary>Where the socket is in the file system, and which file it is.</summary>
-    public (string Path, Files.FileIdentity Identity) File => (this.path, this.identity);
+    public (string Path, Files.FileIdentity Identity) File => (_path, _identity);
 }

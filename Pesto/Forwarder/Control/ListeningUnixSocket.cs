@@ -1,26 +1,26 @@
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Control;
 
 /// <summary>A UNIX socket bound to a path with mode 0600; what a dead process left at the path is replaced.</summary>
 public sealed class ListeningUnixSocket
 {
     public ListeningUnixSocket(string path)
     {
-        this.Path = path;
+        Path = path;
         if (!UnixAddress.TryCreate(path, out UnixAddress address))
             throw new LinuxException($"control socket {path}: the path is empty or longer than {UnixAddress.LongestPath} bytes", Errno.EINVAL);
-        this.Fd = Sockets.UnixStream().OrThrow($"control socket {path}");
-        Result bound = Bind(this.Fd, address);
+        Fd = Sockets.UnixStream().OrThrow($"control socket {path}");
+        Result bound = Bind(Fd, address);
         if (bound.Is(Errno.EADDRINUSE) && IsAbandoned(path, address))
         {
             _ = Files.Remove(path).Ok;
-            bound = Bind(this.Fd, address);
+            bound = Bind(Fd, address);
         }
 
         bound.OrThrow($"control socket {path}");
         Files.Look(path, out Files.FileIdentity identity).OrThrow($"control socket {path}");
-        this.Identity = identity;
+        Identity = identity;
     }
 
     public string Path { get; }

@@ -1,9 +1,13 @@
 using System.Buffers.Binary;
+using Pesto.Forwarder.Commit;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Control;
 
 /// <summary>
 /// The exchange with the client whose turn it is, as a state machine that never waits: greet it with the tables, receive
@@ -29,52 +33,52 @@ public sealed unsafe class Session : IEventHandler, ITimed
     const int ListingSize = Wire.HelloSize + (Tables.PifCount * (Wire.PifSize + (RuleCheck.MostRules * Wire.RuleSize))) + 1;
     const int OutcomeSize = Transactions.HeadSize + 4 + Transactions.OutcomeSize + (Transactions.MostEntries * Transactions.EntrySize);
 
-    readonly Loop loop;
-    readonly Tables tables;
-    readonly Transaction transaction;
-    readonly UpdateReader update;
-    readonly long timeout;
-    readonly int mostSockets;
-    readonly SelfForwarding? selfForwarding;
-    readonly int kind;
-    readonly Action whenApplied;
-    readonly Action whenEnded;
-    readonly NativeArray<byte> input = new(InputSize);
+    readonly EventLoop _loop;
+    readonly Tables _tables;
+    readonly Transaction _transaction;
+    readonly UpdateReader _update;
+    readonly long _timeout;
+    readonly int _mostSockets;
+    readonly SelfForwarding? _selfForwarding;
+    readonly int _kind;
+    readonly Action _whenApplied;
+    readonly Action _whenEnded;
+    readonly NativeArray<byte> _input = new(InputSize);
 
     // Holds a listing that a slow client has not read yet, and all that can come behind it.
-    readonly NativeArray<byte> output = new(ListingSize + Transactions.HeadSize + Transactions.VerdictSize + Transactions.LongestText + (2 * OutcomeSize));
+    readonly NativeArray<byte> _output = new(ListingSize + Transactions.HeadSize + Transactions.VerdictSize + Transactions.LongestText + (2 * OutcomeSize));
 
-    State state;
-    int fd = -1;
-    uint generation;
-    Sockets.PeerIds peer;
-    long deadline = long.MaxValue;
-    int inputLength;
-    int outputAt;
-    int outputLength;
-    bool watched;
+    State _state;
+    int _fd = -1;
+    uint _generation;
+    Sockets.PeerIds _peer;
+    long _deadline = long.MaxValue;
+    int _inputLength;
+    int _outputAt;
+    int _outputLength;
+    bool _watched;
 
     // What the client was given for its turn, and how many stalled in a row, in a crowd, before it.
-    long patience;
-    int stalledInARow;
+    long _patience;
+    int _stalledInARow;
 
     // Of the message that is being received: what is still to come of its body.
-    uint bodyToCome;
-    long confirmation;
-    DoneStatus done;
+    uint _bodyToCome;
+    long _confirmation;
+    DoneStatus _done;
 
-    public Session(Loop loop, Tables tables, Transaction transaction, long timeout, int mostSockets, SelfForwarding? selfForwarding)
+    public Session(EventLoop loop, Tables tables, Transaction transaction, long timeout, int mostSockets, SelfForwarding? selfForwarding)
     {
-        this.loop = loop;
-        this.tables = tables;
-        this.transaction = transaction;
-        this.update = new(tables);
-        this.timeout = timeout;
-        this.mostSockets = mostSockets;
-        this.selfForwarding = selfForwarding;
-        this.whenApplied = this.OnApplied;
-        this.whenEnded = this.OnEnded;
-        this.kind = loop.AddHandler(this);
+        _loop = loop;
+        _tables = tables;
+        _transaction = transaction;
+        _update = new(tables);
+        _timeout = timeout;
+        _mostSockets = mostSockets;
+        _selfForwarding = selfForwarding;
+        _whenApplied = OnApplied;
+        _whenEnded = OnEnded;
+        _kind = loop.AddHandler(this);
         loop.AddTimed(this);
     }
 
@@ -113,78 +117,78 @@ public sealed unsafe class Session : IEventHandler, ITimed
         Closing,
     }
 
-    public bool IsIdle => this.state == State.Idle;
+    public bool IsIdle => _state == State.Idle;
 
     /// <summary>Called when the client is gone and the next may begin.</summary>
     public Action? Ended { get; set; }
 
     /// <summary>The client is not listened to: what it does changes nothing now.</summary>
-    bool IsDeaf => this.state is State.Replacing or State.Applying or State.Ending;
+    bool IsDeaf => _state is State.Replacing or State.Applying or State.Ending;
 
     public void Begin(int client, Sockets.PeerIds who)
     {
-        this.fd = client;
-        this.peer = who;
-        this.generation++;
-        this.state = State.Greeted;
-        this.inputLength = this.outputAt = 0;
-        this.outputLength = this.WriteListing();
-        this.patience = this.timeout;
-        this.deadline = this.loop.Now + this.patience;
-        this.Flush();
+        _fd = client;
+        _peer = who;
+        _generation++;
+        _state = State.Greeted;
+        _inputLength = _outputAt = 0;
+        _outputLength = WriteListing();
+        _patience = _timeout;
+        _deadline = _loop.Now + _patience;
+        Flush();
     }
 
     /// <summary>Has the client get on with its turn, in its part of the time-out; a change that is in force is not hurried.</summary>
     public void Hurry()
     {
-        if (this.state is not (State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged))
+        if (_state is not (State.Greeted or State.Receiving or State.BeforeTables or State.InTables or State.Staged))
             return;
-        long share = Math.Max(this.timeout / CrowdShare, (this.timeout / FirstCrowdShare) >> Math.Min(this.stalledInARow, 32));
-        this.patience = Math.Max(LeastPatience, share);
-        this.deadline = Math.Min(this.deadline, this.loop.Now + this.patience);
+        long share = Math.Max(_timeout / CrowdShare, (_timeout / FirstCrowdShare) >> Math.Min(_stalledInARow, 32));
+        _patience = Math.Max(LeastPatience, share);
+        _deadline = Math.Min(_deadline, _loop.Now + _patience);
     }
 
     public void OnEvents(EventKey key, Events events)
     {
-        if (!key.IsOf(this.generation) || this.state == State.Idle || this.IsDeaf)
+        if (!key.IsOf(_generation) || _state == State.Idle || IsDeaf)
             return;
-        this.Flush();
-        if (this.state == State.Closing && (events & Events.HangUp) != 0)
-            this.End();
-        else if (this.state is not (State.Idle or State.Closing))
-            this.Receive();
+        Flush();
+        if (_state == State.Closing && (events & Events.HangUp) != 0)
+            End();
+        else if (_state is not (State.Idle or State.Closing))
+            Receive();
     }
 
-    public long Deadline => this.deadline;
+    public long Deadline => _deadline;
 
     public void OnTime(long now)
     {
         // What it sent in time counts, however late this gets to read it.
-        if (this.state == State.Applied)
-            this.Receive();
-        if (this.state == State.Applied)
+        if (_state == State.Applied)
+            Receive();
+        if (_state == State.Applied)
         {
-            this.Say($"did not commit in time");
-            this.RollBack(DoneStatus.TimedOut);
+            Say($"did not commit in time");
+            RollBack(DoneStatus.TimedOut);
             return;
         }
 
         // What it did not read was the end of the story.
-        if (this.state != State.Closing)
-            this.Say($"stalled for {this.patience} ms: dropped, nothing changed");
-        int stalled = this.stalledInARow + 1;
-        this.End(stalled);
+        if (_state != State.Closing)
+            Say($"stalled for {_patience} ms: dropped, nothing changed");
+        int stalled = _stalledInARow + 1;
+        End(stalled);
     }
 
     int WriteListing()
     {
-        Span<byte> to = this.output.Span;
+        Span<byte> to = _output.Span;
         Wire.WriteHello(to);
         int at = Wire.HelloSize;
-        for (int i = 0; i < this.tables.Pifs.Length; i++)
+        for (int i = 0; i < _tables.Pifs.Length; i++)
         {
-            Tables.PifEntry entry = this.tables.Pifs[i];
-            ReadOnlySpan<Rule> rules = this.tables.Rules(i, this.tables.Active);
+            Tables.PifEntry entry = _tables.Pifs[i];
+            ReadOnlySpan<Rule> rules = _tables.Rules(i, _tables.Active);
             Wire.WritePif(to[at..], entry.Number, entry.Name, entry.Capabilities | Capabilities.Transactions, rules.Length);
             at += Wire.PifSize;
             foreach (ref readonly Rule rule in rules)
@@ -204,12 +208,12 @@ public sealed unsafe class Session : IEventHandler, ITimed
     /// </summary>
     void Flush()
     {
-        while (this.outputAt < this.outputLength)
+        while (_outputAt < _outputLength)
         {
-            Result sent = Sockets.Send(this.fd, this.output.Pointer + this.outputAt, this.outputLength - this.outputAt);
+            Result sent = Sockets.Send(_fd, _output.Pointer + _outputAt, _outputLength - _outputAt);
             if (sent.Ok)
             {
-                this.outputAt += sent.Value;
+                _outputAt += sent.Value;
             }
             else if (sent.Is(Errno.EAGAIN))
             {
@@ -217,50 +221,50 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!sent.Is(Errno.EINTR))
             {
-                this.outputAt = this.outputLength;
+                _outputAt = _outputLength;
             }
         }
 
-        if (this.outputAt < this.outputLength)
+        if (_outputAt < _outputLength)
         {
-            this.Watch(Events.Out | (this.state == State.Closing ? Events.None : Events.In | Events.ReadHangUp));
+            Watch(Events.Out | (_state == State.Closing ? Events.None : Events.In | Events.ReadHangUp));
             return;
         }
 
-        this.outputAt = this.outputLength = 0;
-        if (this.state == State.Closing)
-            this.End();
+        _outputAt = _outputLength = 0;
+        if (_state == State.Closing)
+            End();
         else
-            this.Watch(Events.In | Events.ReadHangUp);
+            Watch(Events.In | Events.ReadHangUp);
     }
 
     void Watch(Events interest)
     {
-        ulong data = new EventKey(this.kind, 0, this.generation).Word;
-        Result result = this.watched ? this.loop.Epoll.Change(this.fd, interest, data) : this.loop.Epoll.Watch(this.fd, interest, data);
-        this.watched = result.Ok;
+        ulong data = new EventKey(_kind, 0, _generation).Word;
+        Result result = _watched ? _loop.Epoll.Change(_fd, interest, data) : _loop.Epoll.Watch(_fd, interest, data);
+        _watched = result.Ok;
         if (!result.Ok)
-            this.Lose();
+            Lose();
     }
 
     /// <summary>Stops listening to the client: its hanging up would be told again and again.</summary>
     void Ignore()
     {
-        this.deadline = long.MaxValue;
-        if (this.watched)
-            _ = this.loop.Epoll.Forget(this.fd).Ok;
-        this.watched = false;
+        _deadline = long.MaxValue;
+        if (_watched)
+            _ = _loop.Epoll.Forget(_fd).Ok;
+        _watched = false;
     }
 
     void Receive()
     {
-        for (int i = 0; i < FairShare && this.state is not (State.Idle or State.Closing) && !this.IsDeaf; i++)
+        for (int i = 0; i < FairShare && _state is not (State.Idle or State.Closing) && !IsDeaf; i++)
         {
-            Result received = Sockets.Receive(this.fd, this.input.Pointer + this.inputLength, InputSize - this.inputLength);
+            Result received = Sockets.Receive(_fd, _input.Pointer + _inputLength, InputSize - _inputLength);
             if (received.Ok && received.Value > 0)
             {
-                this.inputLength += received.Value;
-                this.ParseAll();
+                _inputLength += received.Value;
+                ParseAll();
             }
             else if (received.Is(Errno.EAGAIN))
             {
@@ -268,7 +272,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
             }
             else if (!received.Is(Errno.EINTR))
             {
-                this.Lose();
+                Lose();
             }
         }
     }
@@ -276,39 +280,39 @@ public sealed unsafe class Session : IEventHandler, ITimed
     /// <summary>The client hung up. One that only looked does so; any other takes its update with it.</summary>
     void Lose()
     {
-        switch (this.state)
+        switch (_state)
         {
             case State.Greeted or State.Closing:
-                this.End();
+                End();
                 break;
             case State.Applied:
-                this.Say($"hung up without committing");
-                this.RollBack(DoneStatus.ProtocolError);
+                Say($"hung up without committing");
+                RollBack(DoneStatus.ProtocolError);
                 break;
             default:
-                this.Say($"hung up: nothing changed");
-                this.End();
+                Say($"hung up: nothing changed");
+                End();
                 break;
         }
     }
 
     void ParseAll()
     {
-        while (!this.IsDeaf && this.state is not (State.Idle or State.Closing))
+        while (!IsDeaf && _state is not (State.Idle or State.Closing))
         {
-            ReadOnlySpan<byte> bytes = this.input.Span[..this.inputLength];
-            uint generationBefore = this.generation;
-            int taken = this.state switch
+            ReadOnlySpan<byte> bytes = _input.Span[.._inputLength];
+            uint generationBefore = _generation;
+            int taken = _state switch
             {
-                State.Greeted => this.TakeFirst(bytes),
-                State.Receiving or State.InTables => this.TakeUpdate(bytes),
-                _ => this.TakeMessage(bytes),
+                State.Greeted => TakeFirst(bytes),
+                State.Receiving or State.InTables => TakeUpdate(bytes),
+                _ => TakeMessage(bytes),
             };
             // The session may have ended, and even the next one begun, whose input is none of this.
-            if (taken < 0 || this.generation != generationBefore)
+            if (taken < 0 || _generation != generationBefore)
                 return;
-            bytes[taken..].CopyTo(this.input.Span);
-            this.inputLength -= taken;
+            bytes[taken..].CopyTo(_input.Span);
+            _inputLength -= taken;
             if (taken == 0)
                 return;
         }
@@ -321,57 +325,57 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return 0;
         if (bytes[0] != Transactions.Magic[0])
         {
-            this.update.Begin();
-            this.state = State.Receiving;
-            return this.TakeUpdate(bytes);
+            _update.Begin();
+            _state = State.Receiving;
+            return TakeUpdate(bytes);
         }
 
         if (bytes.Length < Transactions.HelloSize)
             return 0;
         if (!Transactions.IsHello(bytes))
         {
-            this.Say($"asks for what this version does not know: dropped");
-            this.End();
+            Say($"asks for what this version does not know: dropped");
+            End();
             return -1;
         }
 
-        this.state = State.BeforeTables;
+        _state = State.BeforeTables;
         return Transactions.HelloSize;
     }
 
     int TakeMessage(ReadOnlySpan<byte> bytes)
     {
-        if (this.bodyToCome > 0)
+        if (_bodyToCome > 0)
         {
             // Of a message that may be skipped.
-            int skipped = (int)Math.Min(this.bodyToCome, (uint)bytes.Length);
-            this.bodyToCome -= (uint)skipped;
+            int skipped = (int)Math.Min(_bodyToCome, (uint)bytes.Length);
+            _bodyToCome -= (uint)skipped;
             return skipped;
         }
 
         if (bytes.Length < Transactions.HeadSize)
             return 0;
         uint length = BinaryPrimitives.ReadUInt32BigEndian(bytes[1..]);
-        switch (this.state, (MessageType)bytes[0])
+        switch (_state, (MessageType)bytes[0])
         {
             case (State.BeforeTables, MessageType.Tables):
-                this.bodyToCome = length;
-                this.update.Begin();
-                this.state = State.InTables;
+                _bodyToCome = length;
+                _update.Begin();
+                _state = State.InTables;
                 return Transactions.HeadSize;
             case (State.Staged, MessageType.Apply) when length == 4:
                 if (bytes.Length < Transactions.HeadSize + 4)
                     return 0;
-                this.Apply(BinaryPrimitives.ReadUInt32BigEndian(bytes[Transactions.HeadSize..]));
+                Apply(BinaryPrimitives.ReadUInt32BigEndian(bytes[Transactions.HeadSize..]));
                 return Transactions.HeadSize + 4;
             case (State.Applied, MessageType.Commit) when length == 0:
-                this.Ignore();
-                this.state = State.Ending;
-                this.done = DoneStatus.Committed;
-                this.transaction.Commit(this.whenEnded);
+                Ignore();
+                _state = State.Ending;
+                _done = DoneStatus.Committed;
+                _transaction.Commit(_whenEnded);
                 return Transactions.HeadSize;
             case (State.Applied, MessageType.Rollback) when length == 0:
-                this.RollBack(DoneStatus.RolledBack);
+                RollBack(DoneStatus.RolledBack);
                 return Transactions.HeadSize;
             default:
                 break;
@@ -379,147 +383,147 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
         if (Transactions.MaySkip(bytes[0]))
         {
-            this.bodyToCome = length;
+            _bodyToCome = length;
             return Transactions.HeadSize;
         }
 
-        this.Say($"broke the protocol with a message of type {bytes[0]} and length {length}");
-        if (this.state == State.Applied)
-            this.RollBack(DoneStatus.ProtocolError);
+        Say($"broke the protocol with a message of type {bytes[0]} and length {length}");
+        if (_state == State.Applied)
+            RollBack(DoneStatus.ProtocolError);
         else
-            this.End();
+            End();
         return -1;
     }
 
     int TakeUpdate(ReadOnlySpan<byte> bytes)
     {
-        bool inMessage = this.state == State.InTables;
-        if (inMessage && bytes.Length > this.bodyToCome)
-            bytes = bytes[..(int)this.bodyToCome];
-        UpdateReader.Progress progress = this.update.Take(bytes, out int taken);
-        this.bodyToCome -= inMessage ? (uint)taken : 0;
-        if (progress == UpdateReader.Progress.NeedsMore && inMessage && bytes.Length - taken == this.bodyToCome)
+        bool inMessage = _state == State.InTables;
+        if (inMessage && bytes.Length > _bodyToCome)
+            bytes = bytes[..(int)_bodyToCome];
+        UpdateReader.Progress progress = _update.Take(bytes, out int taken);
+        _bodyToCome -= inMessage ? (uint)taken : 0;
+        if (progress == UpdateReader.Progress.NeedsMore && inMessage && bytes.Length - taken == _bodyToCome)
         {
             // The body is over, and the update is not.
-            this.Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "the update breaks off");
+            Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "the update breaks off");
             return -1;
         }
 
         if (progress == UpdateReader.Progress.NeedsMore)
             return taken;
         if (progress == UpdateReader.Progress.Invalid)
-            this.Refuse(VerdictStatus.Invalid, this.update.FaultPif, this.update.FaultRule, this.update.Reason);
-        else if (inMessage && this.bodyToCome > 0)
-            this.Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "bytes behind the end of the update");
+            Refuse(VerdictStatus.Invalid, _update.FaultPif, _update.FaultRule, _update.Reason);
+        else if (inMessage && _bodyToCome > 0)
+            Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, "bytes behind the end of the update");
         else
-            this.Judge();
-        return this.state is State.Staged or State.Replacing ? taken : -1;
+            Judge();
+        return _state is State.Staged or State.Replacing ? taken : -1;
     }
 
     /// <summary>The update is complete and each rule is valid: looks at it as a whole.</summary>
     void Judge()
     {
-        int wanted = this.tables.SocketsWanted(this.tables.Shadow);
-        if (wanted > this.mostSockets)
+        int wanted = _tables.SocketsWanted(_tables.Shadow);
+        if (wanted > _mostSockets)
         {
-            this.Refuse(
+            Refuse(
                 VerdictStatus.TooManySockets,
                 0,
                 Transactions.NoRule,
-                $"the tables want {wanted} listening sockets, and {this.mostSockets} are possible under the limit of descriptors");
+                $"the tables want {wanted} listening sockets, and {_mostSockets} are possible under the limit of descriptors");
             return;
         }
 
-        if (this.selfForwarding?.Find(this.tables, this.tables.Shadow) is string loops)
+        if (_selfForwarding?.Find(_tables, _tables.Shadow) is string loops)
         {
-            this.Refuse(VerdictStatus.SelfForwarding, 0, Transactions.NoRule, loops);
+            Refuse(VerdictStatus.SelfForwarding, 0, Transactions.NoRule, loops);
             return;
         }
 
-        if (this.state == State.InTables)
+        if (_state == State.InTables)
         {
-            this.state = State.Staged;
-            this.deadline = this.loop.Now + this.patience;
-            this.outputLength += Transactions.WriteVerdict(this.output.Span[this.outputLength..], VerdictStatus.Valid, 0, Transactions.NoRule, "");
-            this.Flush();
+            _state = State.Staged;
+            _deadline = _loop.Now + _patience;
+            _outputLength += Transactions.WriteVerdict(_output.Span[_outputLength..], VerdictStatus.Valid, 0, Transactions.NoRule, "");
+            Flush();
             return;
         }
 
         // The update is complete, so hanging up is no reason to stop.
-        this.Ignore();
-        this.state = State.Replacing;
-        this.transaction.Apply(commit: true, this.whenEnded);
+        Ignore();
+        _state = State.Replacing;
+        _transaction.Apply(commit: true, _whenEnded);
     }
 
     void Refuse(VerdictStatus status, byte pif, uint rule, string reason)
     {
-        this.Say($"update refused, nothing changed: {reason}");
-        if (this.state == State.InTables)
+        Say($"update refused, nothing changed: {reason}");
+        if (_state == State.InTables)
         {
-            this.outputLength += Transactions.WriteVerdict(this.output.Span[this.outputLength..], status, pif, rule, reason);
-            this.state = State.Closing;
-            this.Flush();
+            _outputLength += Transactions.WriteVerdict(_output.Span[_outputLength..], status, pif, rule, reason);
+            _state = State.Closing;
+            Flush();
         }
         else
         {
-            this.End();
+            End();
         }
     }
 
     void Apply(uint seconds)
     {
-        this.confirmation = Math.Max(this.timeout, Math.Min(seconds, Transactions.LongestConfirmation) * 1000L);
-        this.Ignore();
-        this.state = State.Applying;
-        this.transaction.Apply(commit: false, this.whenApplied);
+        _confirmation = Math.Max(_timeout, Math.Min(seconds, Transactions.LongestConfirmation) * 1000L);
+        Ignore();
+        _state = State.Applying;
+        _transaction.Apply(commit: false, _whenApplied);
     }
 
     void OnApplied()
     {
-        this.state = State.Applied;
-        this.deadline = this.loop.Now + this.confirmation;
-        this.WriteOutcome(MessageType.Outcome, this.transaction.Failures, this.transaction.FailureCount);
-        this.Flush();
-        if (this.state == State.Applied)
-            this.ParseAll();
+        _state = State.Applied;
+        _deadline = _loop.Now + _confirmation;
+        WriteOutcome(MessageType.Outcome, _transaction.Failures, _transaction.FailureCount);
+        Flush();
+        if (_state == State.Applied)
+            ParseAll();
     }
 
     void RollBack(DoneStatus status)
     {
-        this.Ignore();
-        this.state = State.Ending;
-        this.done = status;
-        this.transaction.Rollback(this.whenEnded);
+        Ignore();
+        _state = State.Ending;
+        _done = status;
+        _transaction.Rollback(_whenEnded);
     }
 
     /// <summary>The transaction is over: the new tables are in force for good, or the old ones again.</summary>
     void OnEnded()
     {
-        if (this.state == State.Replacing)
+        if (_state == State.Replacing)
         {
-            this.LogFailures();
-            this.LogEnd("replaced the tables");
-            this.End();
+            LogFailures();
+            LogEnd("replaced the tables");
+            End();
             return;
         }
 
-        if (this.done == DoneStatus.Committed)
-            this.LogFailures();
-        this.LogEnd(this.done == DoneStatus.Committed ? "replaced the tables" : "rolled back");
+        if (_done == DoneStatus.Committed)
+            LogFailures();
+        LogEnd(_done == DoneStatus.Committed ? "replaced the tables" : "rolled back");
         // Nothing that a rollback needs can be lost: the old sockets were never closed.
-        this.WriteOutcome(MessageType.Done, default, 0);
-        this.state = State.Closing;
-        this.deadline = this.loop.Now + this.timeout;
-        this.Flush();
+        WriteOutcome(MessageType.Done, default, 0);
+        _state = State.Closing;
+        _deadline = _loop.Now + _timeout;
+        Flush();
     }
 
     void WriteOutcome(MessageType type, ReadOnlySpan<Transaction.Failure> failures, int count)
     {
-        Span<byte> to = this.output.Span[this.outputLength..];
+        Span<byte> to = _output.Span[_outputLength..];
         int at = Transactions.HeadSize;
         if (type == MessageType.Done)
         {
-            BinaryPrimitives.WriteUInt32BigEndian(to[at..], (uint)this.done);
+            BinaryPrimitives.WriteUInt32BigEndian(to[at..], (uint)_done);
             at += 4;
         }
 
@@ -528,43 +532,43 @@ public sealed unsafe class Session : IEventHandler, ITimed
         at += Transactions.OutcomeSize;
         foreach (ref readonly Transaction.Failure failure in failures)
         {
-            Transactions.WriteEntry(to[at..], this.tables.Pifs[failure.Pif].Number, (uint)failure.Rule, failure.Port, failure.Error);
+            Transactions.WriteEntry(to[at..], _tables.Pifs[failure.Pif].Number, (uint)failure.Rule, failure.Port, failure.Error);
             at += Transactions.EntrySize;
         }
 
         Transactions.WriteHead(to, type, at - Transactions.HeadSize);
-        this.outputLength += at;
+        _outputLength += at;
     }
 
     void LogFailures()
     {
-        foreach (ref readonly Transaction.Failure failure in this.transaction.Failures)
-            Log.Warn($"{BindFailure.Text(in *this.tables.Rule(failure.Pif, this.tables.Active, failure.Rule), failure.Port, failure.Error)}");
-        if (this.transaction.FailureCount > this.transaction.Failures.Length)
-            Log.Warn($"and {this.transaction.FailureCount - this.transaction.Failures.Length} more ports");
+        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+            Log.Warn($"{BindFailure.Text(in *_tables.Rule(failure.Pif, _tables.Active, failure.Rule), failure.Port, failure.Error)}");
+        if (_transaction.FailureCount > _transaction.Failures.Length)
+            Log.Warn($"and {_transaction.FailureCount - _transaction.Failures.Length} more ports");
     }
 
     void LogEnd(string what) => Log.Info(
-        $"control: user {this.peer.User} (process {this.peer.Pid}) {what}: sockets: {this.transaction.Stolen} kept, {this.transaction.Opened} opened, {this.transaction.Closed} closed, {this.transaction.FailureCount} failed");
+        $"control: user {_peer.User} (process {_peer.Pid}) {what}: sockets: {_transaction.Stolen} kept, {_transaction.Opened} opened, {_transaction.Closed} closed, {_transaction.FailureCount} failed");
 
-    void Say(string what) => Log.Warn($"control: user {this.peer.User} (process {this.peer.Pid}) {what}");
+    void Say(string what) => Log.Warn($"control: user {_peer.User} (process {_peer.Pid}) {what}");
 
     void End(int stalled = 0)
     {
-        this.stalledInARow = stalled;
+        _stalledInARow = stalled;
         // Closing a UNIX socket with bytes unread would reset the client. One that never stops sending is stopped first.
-        _ = Sockets.Shutdown(this.fd, Sockets.ShutRead).Ok;
-        while (Sockets.Receive(this.fd, this.input.Pointer, InputSize) is { Ok: true, Value: > 0 })
+        _ = Sockets.Shutdown(_fd, Sockets.ShutRead).Ok;
+        while (Sockets.Receive(_fd, _input.Pointer, InputSize) is { Ok: true, Value: > 0 })
         {
         }
 
-        Descriptors.Close(this.fd);
-        this.fd = -1;
-        this.generation++;
-        this.watched = false;
-        this.bodyToCome = 0;
-        this.state = State.Idle;
-        this.deadline = long.MaxValue;
-        this.Ended?.Invoke();
+        Descriptors.Close(_fd);
+        _fd = -1;
+        _generation++;
+        _watched = false;
+        _bodyToCome = 0;
+        _state = State.Idle;
+        _deadline = long.MaxValue;
+        Ended?.Invoke();
     }
 }

@@ -1,14 +1,15 @@
 using System.Buffers.Binary;
+using Pesto.Forwarder.Listening;
 using Pesto.Protocol;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Control;
 
 /// <summary>Turns the bytes of an update into the shadow tables, as they come, and checks each rule when it is complete.</summary>
 public sealed class UpdateReader(Tables tables)
 {
-    int pif;
-    uint rulesToCome;
+    int _pif;
+    uint _rulesToCome;
 
     public enum Progress
     {
@@ -34,7 +35,7 @@ public sealed class UpdateReader(Tables tables)
     /// <summary>Empties the shadow tables and begins to read an update.</summary>
     public void Begin()
     {
-        this.rulesToCome = 0;
+        _rulesToCome = 0;
         tables.ClearShadow();
     }
 
@@ -45,14 +46,14 @@ public sealed class UpdateReader(Tables tables)
         while (true)
         {
             ReadOnlySpan<byte> rest = bytes[taken..];
-            if (this.rulesToCome > 0)
+            if (_rulesToCome > 0)
             {
                 if (rest.Length < Wire.RuleSize)
                     return Progress.NeedsMore;
-                if (!this.TakeRule(Wire.ReadRule(rest)))
+                if (!TakeRule(Wire.ReadRule(rest)))
                     return Progress.Invalid;
                 taken += Wire.RuleSize;
-                this.rulesToCome--;
+                _rulesToCome--;
                 continue;
             }
 
@@ -64,35 +65,35 @@ public sealed class UpdateReader(Tables tables)
                 return Progress.Complete;
             }
 
-            this.pif = tables.IndexOf(rest[0]);
-            if (this.pif < 0)
-                return this.Fail(rest[0], Transactions.NoRule, $"there is no pif {rest[0]}");
+            _pif = tables.IndexOf(rest[0]);
+            if (_pif < 0)
+                return Fail(rest[0], Transactions.NoRule, $"there is no pif {rest[0]}");
             if (rest.Length < Wire.TableSize)
                 return Progress.NeedsMore;
-            this.rulesToCome = BinaryPrimitives.ReadUInt32BigEndian(rest[1..]);
-            if (this.rulesToCome > RuleCheck.MostRules)
-                return this.Fail(rest[0], Transactions.NoRule, $"{tables.Pifs[this.pif].Name}: {this.rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
+            _rulesToCome = BinaryPrimitives.ReadUInt32BigEndian(rest[1..]);
+            if (_rulesToCome > RuleCheck.MostRules)
+                return Fail(rest[0], Transactions.NoRule, $"{tables.Pifs[_pif].Name}: {_rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
             taken += Wire.TableSize;
         }
     }
 
     bool TakeRule(in Rule rule)
     {
-        RuleFault fault = tables.AddToShadow(this.pif, in rule, out int conflicting);
+        RuleFault fault = tables.AddToShadow(_pif, in rule, out int conflicting);
         if (fault == RuleFault.None)
             return true;
-        Tables.PifEntry entry = tables.Pifs[this.pif];
-        int position = tables.Rules(this.pif, tables.Shadow).Length;
-        string with = conflicting < 0 ? "" : $" ({RuleText.Text(in tables.Rules(this.pif, tables.Shadow)[conflicting])})";
-        this.Fail(entry.Number, (uint)position, $"{entry.Name} {RuleText.Text(in rule)}: {fault.Text()}{with}");
+        Tables.PifEntry entry = tables.Pifs[_pif];
+        int position = tables.Rules(_pif, tables.Shadow).Length;
+        string with = conflicting < 0 ? "" : $" ({RuleText.Text(in tables.Rules(_pif, tables.Shadow)[conflicting])})";
+        Fail(entry.Number, (uint)position, $"{entry.Name} {RuleText.Text(in rule)}: {fault.Text()}{with}");
         return false;
     }
 
     Progress Fail(byte pifNumber, uint rule, string reason)
     {
-        this.FaultPif = pifNumber;
-        this.FaultRule = rule;
-        this.Reason = reason;
+        FaultPif = pifNumber;
+        FaultRule = rule;
+        Reason = reason;
         return Progress.Invalid;
     }
 }

@@ -1,7 +1,7 @@
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Listening;
 
 /// <summary>How a port that could not be opened is named, wherever it is reported.</summary>
 public static class BindFailure

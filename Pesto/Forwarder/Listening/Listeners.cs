@@ -1,7 +1,9 @@
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Listening;
 
 /// <summary>
 /// The listening sockets, found by what they listen on. Each knows by which rule of either set of tables it is wanted,
@@ -9,19 +11,19 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed unsafe class Listeners
 {
-    readonly Slots<Listener> slots;
-    readonly NativeArray<int> buckets;
-    readonly int mask;
+    readonly Slots<Listener> _slots;
+    readonly NativeArray<int> _buckets;
+    readonly int _mask;
 
     public Listeners(int capacity)
     {
-        this.slots = new(capacity);
+        _slots = new(capacity);
         int size = 1;
         while (size < capacity * 2)
             size *= 2;
-        this.mask = size - 1;
-        this.buckets = new(size);
-        this.buckets.Span.Fill(-1);
+        _mask = size - 1;
+        _buckets = new(size);
+        _buckets.Span.Fill(-1);
     }
 
     public struct Listener
@@ -43,10 +45,10 @@ public sealed unsafe class Listeners
         /// <summary>It is deaf by a limit that connections accepted from it inherit.</summary>
         public bool DeafByDistance;
 
-        /// <summary>As in <see cref="ListenOrder"/>.</summary>
+        /// <summary>As in <see cref="ListenRequest"/>.</summary>
         public CongestionControl FromElsewhere;
 
-        public readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
+        public readonly ushort Family => Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
 
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
         public fixed short Rule[2];
@@ -61,33 +63,33 @@ public sealed unsafe class Listeners
         public int Next;
     }
 
-    public Listener* this[int index] => this.slots[index];
+    public Listener* this[int index] => _slots[index];
 
-    public int Count => this.slots.Count;
+    public int Count => _slots.Count;
 
-    public int Capacity => this.slots.Capacity;
+    public int Capacity => _slots.Capacity;
 
     /// <summary>One more than the highest index in use.</summary>
-    public int High => this.slots.High;
+    public int High => _slots.High;
 
-    public bool Exists(int index) => this.slots.IsTaken(index);
+    public bool Exists(int index) => _slots.IsTaken(index);
 
-    public uint Generation(int index) => this.slots.Generation(index);
+    public uint Generation(int index) => _slots.Generation(index);
 
     /// <summary>The first socket of this pif, protocol and port, whatever its address; go on with <see cref="NextOnPort"/>.</summary>
-    public int FirstOnPort(int pif, IpProtocol protocol, ushort port) => this.Matching(this.buckets[this.Bucket(pif, protocol, port)], pif, protocol, port);
+    public int FirstOnPort(int pif, IpProtocol protocol, ushort port) => Matching(_buckets[Bucket(pif, protocol, port)], pif, protocol, port);
 
     public int NextOnPort(int index)
     {
-        Listener* listener = this.slots[index];
-        return this.Matching(listener->Next, listener->Pif, listener->Protocol, listener->Port);
+        Listener* listener = _slots[index];
+        return Matching(listener->Next, listener->Pif, listener->Protocol, listener->Port);
     }
 
     int Matching(int index, int pif, IpProtocol protocol, ushort port)
     {
         while (index >= 0)
         {
-            Listener* listener = this.slots[index];
+            Listener* listener = _slots[index];
             if (listener->Port == port && listener->Protocol == protocol && listener->Pif == pif)
                 return index;
             index = listener->Next;
@@ -99,25 +101,25 @@ public sealed unsafe class Listeners
     /// <summary>The socket that listens on just what the rule wants at this port, or -1.</summary>
     public int Find(int pif, in Rule rule, ushort port)
     {
-        int index = this.FirstOnPort(pif, rule.Protocol, port);
+        int index = FirstOnPort(pif, rule.Protocol, port);
         while (index >= 0)
         {
-            Listener* listener = this.slots[index];
+            Listener* listener = _slots[index];
             if (listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface) && !listener->Deaf)
                 return index;
-            index = this.NextOnPort(index);
+            index = NextOnPort(index);
         }
 
         return -1;
     }
 
     /// <summary>Takes in an open socket, wanted by no rule yet; -1 if there is no place left.</summary>
-    public int Add(int pif, in ListenOrder order)
+    public int Add(int pif, in ListenRequest order)
     {
-        int index = this.slots.Take();
+        int index = _slots.Take();
         if (index < 0)
             return -1;
-        Listener* listener = this.slots[index];
+        Listener* listener = _slots[index];
         listener->Address = order.Address;
         listener->Interface = order.Interface;
         listener->Fd = order.Outcome.Value;
@@ -128,18 +130,18 @@ public sealed unsafe class Listeners
         listener->Rule[0] = listener->Rule[1] = -1;
         listener->Handover = order.Handover;
         listener->FromElsewhere = order.FromElsewhere;
-        int bucket = this.Bucket(pif, order.Protocol, order.Port);
-        listener->Next = this.buckets[bucket];
-        this.buckets[bucket] = index;
+        int bucket = Bucket(pif, order.Protocol, order.Port);
+        listener->Next = _buckets[bucket];
+        _buckets[bucket] = index;
         return index;
     }
 
     /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
     public void GiveTo(Identity owner)
     {
-        for (int i = 0; i < this.High; i++)
+        for (int i = 0; i < High; i++)
         {
-            if (this.Exists(i))
+            if (Exists(i))
                 _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
         }
     }
@@ -147,15 +149,15 @@ public sealed unsafe class Listeners
     /// <summary>Closes a socket and forgets it.</summary>
     public void Close(int index)
     {
-        Listener* listener = this.slots[index];
-        int* link = this.buckets.Pointer + this.Bucket(listener->Pif, listener->Protocol, listener->Port);
+        Listener* listener = _slots[index];
+        int* link = _buckets.Pointer + Bucket(listener->Pif, listener->Protocol, listener->Port);
         while (*link != index)
-            link = &this.slots[*link]->Next;
+            link = &_slots[*link]->Next;
         *link = listener->Next;
         Descriptors.Close(listener->Fd);
-        this.slots.Return(index);
+        _slots.Return(index);
     }
 
     // Ports of a rule follow each other, so they are spread by themselves; the rest only has to keep pifs and protocols apart.
-    int Bucket(int pif, IpProtocol protocol, ushort port) => (port + (pif * 0x5555) + (protocol == IpProtocol.Udp ? 0x3333 : 0)) & this.mask;
+    int Bucket(int pif, IpProtocol protocol, ushort port) => (port + (pif * 0x5555) + (protocol == IpProtocol.Udp ? 0x3333 : 0)) & _mask;
 }

@@ -1,7 +1,8 @@
+using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Listening;
 
 /// <summary>
 /// Finds rules by which a connection would come back to the forwarder and go round. That is possible only where it
@@ -33,7 +34,7 @@ public sealed class SelfForwarding(Targets targets)
             Seen[] seen = new Seen[rules.Length];
             for (int start = 0; start < rules.Length; start++)
             {
-                int again = seen[start] == Seen.Not ? this.Walk(rules, start, entry.Connects, seen) : -1;
+                int again = seen[start] == Seen.Not ? Walk(rules, start, entry.Connects, seen) : -1;
                 if (again >= 0)
                     return $"{entry.Name} rule {again}: port {rules[again].First} would be forwarded to the forwarder itself";
             }
@@ -43,14 +44,14 @@ public sealed class SelfForwarding(Targets targets)
     }
 
     /// <summary>Goes to every rule that this one leads to; the first that is come to again, or -1.</summary>
-    int Walk(ReadOnlySpan<Rule> rules, int from, Side side, Seen[] seen)
+    int Walk(ReadOnlySpan<Rule> rules, int from, NetworkNamespace side, Seen[] seen)
     {
         seen[from] = Seen.OnTheWay;
         for (int to = 0; to < rules.Length; to++)
         {
-            if (seen[to] == Seen.Done || !this.LeadsTo(in rules[from], in rules[to], side))
+            if (seen[to] == Seen.Done || !LeadsTo(in rules[from], in rules[to], side))
                 continue;
-            int again = seen[to] == Seen.OnTheWay ? to : this.Walk(rules, to, side, seen);
+            int again = seen[to] == Seen.OnTheWay ? to : Walk(rules, to, side, seen);
             if (again >= 0)
                 return again;
         }
@@ -59,7 +60,7 @@ public sealed class SelfForwarding(Targets targets)
         return -1;
     }
 
-    bool LeadsTo(in Rule from, in Rule to, Side side)
+    bool LeadsTo(in Rule from, in Rule to, NetworkNamespace side)
     {
         if (from.Protocol != to.Protocol || from.To > to.Last || from.TargetPort(from.Last) < to.First)
             return false;
@@ -69,6 +70,6 @@ public sealed class SelfForwarding(Targets targets)
             || ((from.IsDualStack || from.Address.IsV6) && Hits(targets.Default(isV4: false), in to, side));
     }
 
-    static bool Hits(Address target, in Rule rule, Side side) =>
+    static bool Hits(Address target, in Rule rule, NetworkNamespace side) =>
         rule.Address == target || ((rule.IsDualStack || (rule.Address.IsWildcard && rule.Address.IsV4 == target.IsV4)) && side.IsLocal(target));
 }

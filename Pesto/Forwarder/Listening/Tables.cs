@@ -1,8 +1,8 @@
+using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
-using Pesto.Protocol;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Listening;
 
 /// <summary>
 /// The rules of every pif, twice: the active tables, which are in force, and the shadow tables, which are being
@@ -10,41 +10,41 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed unsafe class Tables
 {
-    readonly NativeArray<Rule> rules = new(2 * PifCount * RuleCheck.MostRules);
-    readonly NativeArray<int> counts = new(2 * PifCount);
-    readonly PifEntry[] pifs;
+    readonly NativeArray<Rule> _rules = new(2 * PifCount * RuleCheck.MostRules);
+    readonly NativeArray<int> _counts = new(2 * PifCount);
+    readonly PifEntry[] _pifs;
 
     /// <summary>The most pifs that there can be; each has a place of its own, whether it is offered or not.</summary>
     public const int PifCount = 2;
 
-    public Tables(params PifEntry[] pifs) => this.pifs = pifs;
+    public Tables(params PifEntry[] pifs) => _pifs = pifs;
 
     /// <param name="Number">The pif's number in the control protocol.</param>
     /// <param name="Name">ASCII.</param>
     /// <param name="Listens">Where its listening sockets are.</param>
     /// <param name="Connects">Where its targets are.</param>
-    public sealed record PifEntry(byte Number, string Name, Capabilities Capabilities, Side Listens, Side Connects);
+    public sealed record PifEntry(byte Number, string Name, Capabilities Capabilities, NetworkNamespace Listens, NetworkNamespace Connects);
 
     /// <summary>The pifs offered, in the order in which they are listed; their place here is their index.</summary>
-    public ReadOnlySpan<PifEntry> Pifs => this.pifs;
+    public ReadOnlySpan<PifEntry> Pifs => _pifs;
 
     /// <summary>0 or 1: which of the two sets is in force.</summary>
     public int Active { get; private set; }
 
-    public int Shadow => 1 - this.Active;
+    public int Shadow => 1 - Active;
 
-    public ReadOnlySpan<Rule> Rules(int pif, int set) => new(this.Place(pif, set), this.counts[(set * PifCount) + pif]);
+    public ReadOnlySpan<Rule> Rules(int pif, int set) => new(Place(pif, set), _counts[(set * PifCount) + pif]);
 
-    public Rule* Rule(int pif, int set, int index) => this.Place(pif, set) + index;
+    public Rule* Rule(int pif, int set, int index) => Place(pif, set) + index;
 
-    Rule* Place(int pif, int set) => this.rules.Pointer + (((set * PifCount) + pif) * RuleCheck.MostRules);
+    Rule* Place(int pif, int set) => _rules.Pointer + (((set * PifCount) + pif) * RuleCheck.MostRules);
 
-    public void Switch() => this.Active = 1 - this.Active;
+    public void Switch() => Active = 1 - Active;
 
     public void ClearShadow()
     {
-        for (int pif = 0; pif < this.pifs.Length; pif++)
-            this.counts[(this.Shadow * PifCount) + pif] = 0;
+        for (int pif = 0; pif < _pifs.Length; pif++)
+            _counts[(Shadow * PifCount) + pif] = 0;
     }
 
     /// <summary>Adds a rule to a shadow table if it is valid there.</summary>
@@ -52,22 +52,22 @@ public sealed unsafe class Tables
     public RuleFault AddToShadow(int pif, in Rule rule, out int conflicting)
     {
         conflicting = -1;
-        RuleFault fault = RuleCheck.Check(in rule, this.pifs[pif].Capabilities);
+        RuleFault fault = RuleCheck.Check(in rule, _pifs[pif].Capabilities);
         if (fault == RuleFault.None)
-            fault = RuleCheck.CheckAgainst(this.Rules(pif, this.Shadow), in rule, out conflicting);
+            fault = RuleCheck.CheckAgainst(Rules(pif, Shadow), in rule, out conflicting);
         if (fault != RuleFault.None)
             return fault;
-        ref int count = ref this.counts[(this.Shadow * PifCount) + pif];
-        *this.Rule(pif, this.Shadow, count++) = rule;
+        ref int count = ref _counts[(Shadow * PifCount) + pif];
+        *Rule(pif, Shadow, count++) = rule;
         return RuleFault.None;
     }
 
     /// <summary>The index of the pif that has this number in the protocol, or -1.</summary>
     public int IndexOf(byte number)
     {
-        for (int i = 0; i < this.pifs.Length; i++)
+        for (int i = 0; i < _pifs.Length; i++)
         {
-            if (this.pifs[i].Number == number)
+            if (_pifs[i].Number == number)
                 return i;
         }
 
@@ -78,9 +78,9 @@ public sealed unsafe class Tables
     public int SocketsWanted(int set)
     {
         int wanted = 0;
-        for (int pif = 0; pif < this.pifs.Length; pif++)
+        for (int pif = 0; pif < _pifs.Length; pif++)
         {
-            foreach (ref readonly Rule rule in this.Rules(pif, set))
+            foreach (ref readonly Rule rule in Rules(pif, set))
                 wanted += rule.IsScan ? 0 : rule.Ports;
         }
 

@@ -1,27 +1,27 @@
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Loop;
 
 /// <summary>What the data word of an epoll event says: whose it is (kind), which item, of which generation, and which part of it.</summary>
 public readonly struct EventKey
 {
     const int KindBits = 5, PartBits = 1, GenerationBits = 26;
 
-    readonly ulong word;
+    readonly ulong _word;
 
-    public EventKey(ulong word) => this.word = word;
+    public EventKey(ulong word) => _word = word;
 
     public EventKey(int kind, int index, uint generation, int part = 0) =>
-        this.word = (uint)index
+        _word = (uint)index
             | (ulong)(generation & ((1u << GenerationBits) - 1)) << 32
             | (ulong)part << (32 + GenerationBits)
             | (ulong)kind << (32 + GenerationBits + PartBits);
 
-    public ulong Word => this.word;
+    public ulong Word => _word;
 
-    public int Index => (int)this.word;
+    public int Index => (int)_word;
 
-    public int Part => (int)(this.word >> (32 + GenerationBits)) & 1;
+    public int Part => (int)(_word >> (32 + GenerationBits)) & 1;
 
-    public int Kind => (int)(this.word >> (32 + GenerationBits + PartBits)) & ((1 << KindBits) - 1);
+    public int Kind => (int)(_word >> (32 + GenerationBits + PartBits)) & ((1 << KindBits) - 1);
 
-    public bool IsOf(uint generation) => ((uint)(this.word >> 32) & ((1u << GenerationBits) - 1)) == (generation & ((1u << GenerationBits) - 1));
+    public bool IsOf(uint generation) => ((uint)(_word >> 32) & ((1u << GenerationBits) - 1)) == (generation & ((1u << GenerationBits) - 1));
 }

@@ -1,7 +1,7 @@
 using System.Runtime.CompilerServices;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Loop;
 
 /// <summary>
 /// A fixed number of native items, each known by a small index while it is taken, and by a key that no later item
@@ -10,21 +10,21 @@ namespace Pesto.Forwarder;
 public sealed unsafe class Slots<T>
     where T : unmanaged
 {
-    readonly NativeArray<T> items;
+    readonly NativeArray<T> _items;
 
     // Odd while the slot is taken.
-    readonly NativeArray<uint> generations;
-    readonly NativeArray<int> free;
-    int freeCount;
+    readonly NativeArray<uint> _generations;
+    readonly NativeArray<int> _free;
+    int _freeCount;
 
     public Slots(int capacity)
     {
-        this.items = new(capacity);
-        this.generations = new(capacity);
-        this.free = new(capacity);
+        _items = new(capacity);
+        _generations = new(capacity);
+        _free = new(capacity);
     }
 
-    public int Capacity => this.items.Length;
+    public int Capacity => _items.Length;
 
     public int Count { get; private set; }
 
@@ -34,33 +34,33 @@ public sealed unsafe class Slots<T>
     public T* this[int index]
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        get => this.items.Pointer + index;
+        get => _items.Pointer + index;
     }
 
-    public bool IsTaken(int index) => (this.generations[index] & 1) != 0;
+    public bool IsTaken(int index) => (_generations[index] & 1) != 0;
 
-    public uint Generation(int index) => this.generations[index];
+    public uint Generation(int index) => _generations[index];
 
     /// <summary>Takes a slot, its item zeroed; -1 if there is none left.</summary>
     public int Take()
     {
         int index;
-        if (this.freeCount > 0)
-            index = this.free[--this.freeCount];
-        else if (this.High < this.Capacity)
-            index = this.High++;
+        if (_freeCount > 0)
+            index = _free[--_freeCount];
+        else if (High < Capacity)
+            index = High++;
         else
             return -1;
-        this.generations[index]++;
-        this.Count++;
-        this.items[index] = default;
+        _generations[index]++;
+        Count++;
+        _items[index] = default;
         return index;
     }
 
     public void Return(int index)
     {
-        this.generations[index]++;
-        this.Count--;
-        this.free[this.freeCount++] = index;
+        _generations[index]++;
+        Count--;
+        _free[_freeCount++] = index;
     }
 }

@@ -1,7 +1,8 @@
 using System.Globalization;
+using Pesto.Forwarder.Loop;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Namespace;
 
 /// <summary>
 /// Ends the loop when the target namespace is gone. The forwarder itself keeps the namespace alive, so what is watched
@@ -9,42 +10,42 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed class NamespaceWatch : IEventHandler
 {
-    readonly Loop loop;
-    readonly byte[] path;
-    readonly Files.FileIdentity identity;
-    readonly bool isProcess;
+    readonly EventLoop _loop;
+    readonly byte[] _path;
+    readonly Files.FileIdentity _identity;
+    readonly bool _isProcess;
 
     /// <param name="path">How the namespace was named.</param>
     /// <param name="identity">The namespace that this was when it was entered.</param>
-    public NamespaceWatch(Loop loop, string path, Files.FileIdentity identity)
+    public NamespaceWatch(EventLoop loop, string path, Files.FileIdentity identity)
     {
-        this.loop = loop;
-        this.path = Files.Text(path);
-        this.identity = identity;
+        _loop = loop;
+        _path = Files.Text(path);
+        _identity = identity;
         Result watched = ProcessOf(path) is int pid ? Processes.Watch(pid) : Result.From(Errno.EINVAL);
-        this.isProcess = watched.Ok;
+        _isProcess = watched.Ok;
         // The kernel tells of every change of what is mounted where by an event of this file.
         int fd = watched.Ok ? watched.Value : Files.Open("/proc/self/mountinfo", Files.ReadOnly).OrThrow("watching mounts");
-        loop.Epoll.Watch(fd, this.isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
+        loop.Epoll.Watch(fd, _isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
         // It may have gone between its entering and now.
-        this.OnEvents(default, Events.None);
+        OnEvents(default, Events.None);
     }
 
     public bool IsGone { get; private set; }
 
     public void OnEvents(EventKey key, Events events)
     {
-        bool ended = this.isProcess && (events & Events.In) != 0;
+        bool ended = _isProcess && (events & Events.In) != 0;
         if (!ended)
         {
             // On the way to it there may be a folder of another user's, for root who has become nobody: then there is no telling.
-            Result looked = Files.LookBehind(this.path, out Files.FileIdentity now);
-            if (looked.Ok ? now == this.identity : looked.Is(Errno.EACCES))
+            Result looked = Files.LookBehind(_path, out Files.FileIdentity now);
+            if (looked.Ok ? now == _identity : looked.Is(Errno.EACCES))
                 return;
         }
 
-        this.IsGone = true;
-        this.loop.Stop();
+        IsGone = true;
+        _loop.Stop();
     }
 
     /// <summary>The process by which a path names its namespace: "/proc/PID/ns/net".</summary>

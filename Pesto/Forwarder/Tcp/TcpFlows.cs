@@ -1,7 +1,10 @@
 using System.Runtime.CompilerServices;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Tcp;
 
 /// <summary>
 /// The forwarded TCP connections: two sockets each, and what goes from either to the other. Little data is cheapest by
@@ -37,41 +40,41 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     const Events Interest = Events.In | Events.Out | Events.ReadHangUp | Events.Priority | Events.Edge;
 
-    readonly Loop loop;
-    readonly Counters counters;
-    readonly Limits limits;
-    readonly Slots<Flow> flows;
-    readonly Pipes pipes;
-    readonly NativeArray<byte> buffer = new(BufferSize);
-    readonly NativeArray<ulong> ready;
-    readonly Waiting connecting;
-    readonly Waiting idle;
-    readonly Waiting halfClosed;
+    readonly EventLoop _loop;
+    readonly Counters _counters;
+    readonly Backpressure _limits;
+    readonly Slots<Flow> _flows;
+    readonly PipePool _pipes;
+    readonly NativeArray<byte> _buffer = new(BufferSize);
+    readonly NativeArray<ulong> _ready;
+    readonly TimeoutList _connecting;
+    readonly TimeoutList _idle;
+    readonly TimeoutList _halfClosed;
 
     /// <summary>Ends that are dry and wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
-    readonly Waiting loading;
-    readonly int keepalive;
-    readonly int kind;
-    int readyCount;
+    readonly TimeoutList _loading;
+    readonly int _keepalive;
+    readonly int _kind;
+    int _readyCount;
 
     /// <param name="capacity">The most flows at a time.</param>
     /// <param name="descriptors">How many may be open in all; pipes are made only below that.</param>
     /// <param name="keepalive">As in <see cref="SocketSettings"/>, for the sockets to targets.</param>
-    public TcpFlows(Loop loop, Counters counters, Limits limits, int capacity, int descriptors, TcpTimes times, int keepalive)
+    public TcpFlows(EventLoop loop, Counters counters, Backpressure limits, int capacity, int descriptors, TcpTimes times, int keepalive)
     {
-        this.loop = loop;
-        this.counters = counters;
-        this.limits = limits;
-        this.flows = new(capacity);
-        this.pipes = new(capacity, descriptors);
-        this.ready = new(capacity * 2);
-        this.connecting = new(capacity, times.Connect);
-        this.idle = new(capacity, times.Idle);
-        this.halfClosed = new(capacity, times.HalfClosed);
-        this.loading = new(capacity * 2, Patience);
-        this.keepalive = keepalive;
-        this.kind = loop.AddHandler(this);
-        limits.MakeRoom += () => this.MakeRoom();
+        _loop = loop;
+        _counters = counters;
+        _limits = limits;
+        _flows = new(capacity);
+        _pipes = new(capacity, descriptors);
+        _ready = new(capacity * 2);
+        _connecting = new(capacity, times.Connect);
+        _idle = new(capacity, times.Idle);
+        _halfClosed = new(capacity, times.HalfClosed);
+        _loading = new(capacity * 2, Patience);
+        _keepalive = keepalive;
+        _kind = loop.AddHandler(this);
+        limits.MakeRoom += () => MakeRoom();
         loop.AddTimed(this);
     }
 
@@ -155,75 +158,75 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Broken,
     }
 
-    public int Open => this.flows.Count;
+    public int Open => _flows.Count;
 
-    public int PipeCount => this.pipes.Count;
+    public int PipeCount => _pipes.Count;
 
     /// <summary>The descriptors that a flow needs which holds nothing.</summary>
     public const int DescriptorsEach = 2;
 
     /// <summary>Gives back the descriptors of what is only kept at hand; false if there is nothing of that kind.</summary>
-    public bool MakeRoom() => this.pipes.DiscardIdle();
+    public bool MakeRoom() => _pipes.DiscardIdle();
 
-    public int DescriptorCount => DescriptorsEach * (this.flows.Count + this.pipes.Count);
+    public int DescriptorCount => DescriptorsEach * (_flows.Count + _pipes.Count);
 
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
-    public void Add(int client, Side side, in SocketAddress target)
+    public void Add(int client, NetworkNamespace side, in SocketAddress target)
     {
         Result socket = side.Tcp(target.Family);
         if (!socket.Ok)
         {
-            if (this.limits.IsExhaustion(socket.Error))
-                this.limits.Reached("sockets to targets", socket.Error);
-            this.Shed(client);
+            if (_limits.IsExhaustion(socket.Error))
+                _limits.Reached("sockets to targets", socket.Error);
+            Shed(client);
             return;
         }
 
         int fd = socket.Value;
-        if (this.keepalive != 0)
-            _ = Sockets.SetKeepalive(fd, this.keepalive).Ok;
+        if (_keepalive != 0)
+            _ = Sockets.SetKeepalive(fd, _keepalive).Ok;
         if (side.Paces(fd) && target.Address.IsLoopback)
             _ = CongestionControl.Reno.ApplyTo(fd).Ok;
         Result connected = Sockets.Connect(fd, in target);
-        int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? this.flows.Take() : -1;
+        int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? _flows.Take() : -1;
         if (index < 0)
         {
             Descriptors.Close(fd);
             if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
             {
-                this.limits.Reached("local ports towards a target", connected.Error);
-                this.Shed(client);
+                _limits.Reached("local ports towards a target", connected.Error);
+                Shed(client);
             }
             else if (connected.Ok || connected.Is(Errno.EINPROGRESS))
             {
-                this.limits.Reached("TCP flows", Errno.None);
-                this.Shed(client);
+                _limits.Reached("TCP flows", Errno.None);
+                Shed(client);
             }
             else
             {
-                this.Refuse(client, in target, connected.Error);
+                Refuse(client, in target, connected.Error);
             }
 
             return;
         }
 
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         flow->Client = new() { Fd = client, Writable = true, NoDelay = true };
         flow->Target = new() { Fd = fd };
         flow->In.Pipe = flow->Out.Pipe = -1;
-        this.counters.TcpTotal++;
-        this.counters.TcpOpen++;
-        this.connecting.Start(index, this.loop.Now);
+        _counters.TcpTotal++;
+        _counters.TcpOpen++;
+        _connecting.Start(index, _loop.Now);
 
-        uint generation = this.flows.Generation(index);
-        Result watched = this.loop.Epoll.Watch(fd, Interest, new EventKey(this.kind, index, generation, 1).Word);
+        uint generation = _flows.Generation(index);
+        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, generation, 1).Word);
         if (watched.Ok)
-            watched = this.loop.Epoll.Watch(client, Interest, new EventKey(this.kind, index, generation, 0).Word);
+            watched = _loop.Epoll.Watch(client, Interest, new EventKey(_kind, index, generation, 0).Word);
         if (!watched.Ok)
         {
-            this.limits.Reached("watched descriptors", watched.Error);
-            this.counters.Shed++;
-            this.Break(index);
+            _limits.Reached("watched descriptors", watched.Error);
+            _counters.Shed++;
+            Break(index);
         }
     }
 
@@ -232,7 +235,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     /// TCP fails as if all local ports were in use, but no other connection has to wait because of that. UDP has an error of
     /// its own for ports, so it tells.
     /// </summary>
-    static bool HasSource(Side side, in SocketAddress target)
+    static bool HasSource(NetworkNamespace side, in SocketAddress target)
     {
         Result socket = side.Udp(target.Family);
         if (!socket.Ok)
@@ -244,14 +247,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     void Shed(int client)
     {
-        this.counters.Shed++;
+        _counters.Shed++;
         _ = Sockets.SetResetOnClose(client).Ok;
         Descriptors.Close(client);
     }
 
     void Refuse(int client, in SocketAddress target, Errno why)
     {
-        this.counters.Refused++;
+        _counters.Refused++;
         Log.Debug($"TCP target {target.Address}:{target.Port}: {why.Text()}");
         _ = Sockets.SetResetOnClose(client).Ok;
         Descriptors.Close(client);
@@ -260,22 +263,22 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public void OnEvents(EventKey key, Events events)
     {
         int index = key.Index;
-        if (!key.IsOf(this.flows.Generation(index)))
+        if (!key.IsOf(_flows.Generation(index)))
             return;
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         End* end = key.Part == 0 ? &flow->Client : &flow->Target;
-        if (!flow->Connected && key.Part == 1 && !this.FinishConnecting(index, events))
+        if (!flow->Connected && key.Part == 1 && !FinishConnecting(index, events))
             return;
 
         if ((events & Events.Priority) != 0)
-            this.MarkUrgent(flow);
+            MarkUrgent(flow);
         // An urgent byte that comes alone is no reason for the kernel to call the socket readable.
         if ((events & (Events.In | Events.Priority | Events.ReadHangUp | Events.HangUp | Events.Error)) != 0)
         {
             if (end->Readable && !end->Muted && !(key.Part == 0 ? &flow->Target : &flow->Client)->Writable)
-                this.Mute(key, end);
+                Mute(key, end);
             if (end->Loads && !end->Readable)
-                this.loading.Stop((index * 2) + key.Part);
+                _loading.Stop((index * 2) + key.Part);
             end->Readable = true;
         }
 
@@ -284,19 +287,19 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         if ((events & (Events.Out | Events.HangUp | Events.Error)) != 0)
             end->Writable = true;
         if (flow->Connected)
-            this.RestartIdle(index);
+            RestartIdle(index);
 
-        if ((events & Events.Error) != 0 && this.EndOnError(index, key.Part))
+        if ((events & Events.Error) != 0 && EndOnError(index, key.Part))
             return;
-        this.Move(index, key.Part);
+        Move(index, key.Part);
     }
 
     void RestartIdle(int index)
     {
-        if (this.idle.Duration != 0)
-            this.idle.Restart(index, this.loop.Now);
-        if (this.flows[index]->HalfClosed)
-            this.halfClosed.Restart(index, this.loop.Now);
+        if (_idle.Duration != 0)
+            _idle.Restart(index, _loop.Now);
+        if (_flows[index]->HalfClosed)
+            _halfClosed.Restart(index, _loop.Now);
     }
 
     /// <summary>From now on an end's events come with whole loads.</summary>
@@ -306,20 +309,20 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     void EndLoading(int place)
     {
         int index = place / 2, part = place % 2;
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         End* end = part == 0 ? &flow->Client : &flow->Target;
-        this.loading.Stop(place);
+        _loading.Stop(place);
         end->Loads = false;
         (part == 0 ? &flow->In : &flow->Out)->Streamed = 0;
         _ = Sockets.SetLowWater(end->Fd, 1).Ok;
         end->Readable = true;
-        this.Move(index, part);
+        Move(index, part);
     }
 
     void Mute(EventKey key, End* end)
     {
         // The kernel announces whatever it has received as urgent, too, so that has to be off as well. Unmuting tells what came.
-        end->Muted = this.loop.Epoll.Change(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
+        end->Muted = _loop.Epoll.Change(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
     }
 
     /// <summary>An end has nothing more to receive: an event will tell when it has.</summary>
@@ -328,18 +331,18 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     {
         end->Readable = false;
         if (end->Loads)
-            this.loading.Start((index * 2) + (end == &this.flows[index]->Client ? 0 : 1), this.loop.Now);
+            _loading.Start((index * 2) + (end == &_flows[index]->Client ? 0 : 1), _loop.Now);
         if (end->Muted)
-            this.Unmute(index, end);
+            Unmute(index, end);
     }
 
     /// <summary>If something came in the meantime, the kernel tells that at once.</summary>
     void Unmute(int index, End* end)
     {
-        int part = end == &this.flows[index]->Client ? 0 : 1;
+        int part = end == &_flows[index]->Client ? 0 : 1;
         end->Muted = false;
         // It changes nothing but a mask of a descriptor that is watched: it can't fail.
-        _ = this.loop.Epoll.Change(end->Fd, Interest, new EventKey(this.kind, index, this.flows.Generation(index), part).Word).Ok;
+        _ = _loop.Epoll.Change(end->Fd, Interest, new EventKey(_kind, index, _flows.Generation(index), part).Word).Ok;
     }
 
     /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>
@@ -347,23 +350,23 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     {
         if ((events & (Events.Out | Events.Error | Events.HangUp)) == 0)
             return false;
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         if ((events & (Events.Error | Events.HangUp)) != 0)
         {
             Errno error = Sockets.PendingError(flow->Target.Fd);
             if (error != Errno.None)
             {
-                this.counters.Refused++;
+                _counters.Refused++;
                 Log.Debug($"TCP connection to a target: {error.Text()}");
-                this.Break(index);
+                Break(index);
                 return false;
             }
         }
 
         flow->Connected = true;
-        this.connecting.Stop(index);
-        if (this.idle.Duration != 0)
-            this.idle.Start(index, this.loop.Now);
+        _connecting.Stop(index);
+        if (_idle.Duration != 0)
+            _idle.Start(index, _loop.Now);
         return true;
     }
 
@@ -380,48 +383,48 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     /// <summary>A socket was reset or failed: what it received before still goes on, then the other side is reset too.</summary>
     bool EndOnError(int index, int part)
     {
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         Errno error = Sockets.PendingError(part == 0 ? flow->Client.Fd : flow->Target.Fd);
         if (error == Errno.None)
             return false;
         flow->Failed = true;
         if (flow->Connected)
-            _ = this.Pump(index, part);
-        this.Break(index);
+            _ = Pump(index, part);
+        Break(index);
         return true;
     }
 
     /// <summary>Moves what an event on one end may have set free: first what came from it, then what waits to go to it.</summary>
     void Move(int index, int part)
     {
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         if (!flow->Connected)
             return;
-        Pumped from = this.Pump(index, part);
-        Pumped to = from == Pumped.Broken ? from : this.Pump(index, 1 - part);
+        Pumped from = Pump(index, part);
+        Pumped to = from == Pumped.Broken ? from : Pump(index, 1 - part);
         if (from == Pumped.Broken || to == Pumped.Broken)
-            this.Break(index);
+            Break(index);
         else if (flow->In.EndSent && flow->Out.EndSent)
-            this.Close(index);
+            Close(index);
         else if ((from == Pumped.HasMore || to == Pumped.HasMore) && !flow->IsReady)
-            this.MakeReady(index);
+            MakeReady(index);
     }
 
     void MakeReady(int index)
     {
-        this.flows[index]->IsReady = true;
-        this.ready[this.readyCount++] = new EventKey(this.kind, index, this.flows.Generation(index)).Word;
+        _flows[index]->IsReady = true;
+        _ready[_readyCount++] = new EventKey(_kind, index, _flows.Generation(index)).Word;
     }
 
     Pumped Pump(int index, int part)
     {
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         Direction* direction = part == 0 ? &flow->In : &flow->Out;
         if (direction->EndSent)
             return Pumped.Waits;
         End* from = part == 0 ? &flow->Client : &flow->Target;
         End* to = part == 0 ? &flow->Target : &flow->Client;
-        ref long counter = ref part == 0 ? ref this.counters.BytesIn : ref this.counters.BytesOut;
+        ref long counter = ref part == 0 ? ref _counters.BytesIn : ref _counters.BytesOut;
         long before = counter;
         while (true)
         {
@@ -429,7 +432,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             {
                 if (!to->Writable)
                     return Pumped.Waits;
-                if (!this.Drain(direction, to, ref counter))
+                if (!Drain(direction, to, ref counter))
                     return Pumped.Broken;
                 continue;
             }
@@ -444,9 +447,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
                 if (!flow->In.EndSent || !flow->Out.EndSent)
                 {
                     _ = Sockets.Shutdown(to->Fd, Sockets.ShutWrite).Ok;
-                    flow->HalfClosed = this.halfClosed.Duration != 0;
+                    flow->HalfClosed = _halfClosed.Duration != 0;
                     if (flow->HalfClosed)
-                        this.halfClosed.Start(index, this.loop.Now);
+                        _halfClosed.Start(index, _loop.Now);
                 }
 
                 return Pumped.Waits;
@@ -456,7 +459,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
                 return Pumped.Waits;
             if (counter - before >= FairShare)
                 return Pumped.HasMore;
-            if (!(direction->Streaming && !flow->Urgent ? this.Fill(index, direction, from) : this.Copy(index, direction, from, to, ref counter)))
+            if (!(direction->Streaming && !flow->Urgent ? Fill(index, direction, from) : Copy(index, direction, from, to, ref counter)))
                 return Pumped.Broken;
         }
     }
@@ -476,7 +479,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     bool Drain(Direction* direction, End* to, ref long counter)
     {
         HastenSecond(to);
-        Result moved = Descriptors.Splice(this.pipes[direction->Pipe]->Read, to->Fd, direction->Held);
+        Result moved = Descriptors.Splice(_pipes[direction->Pipe]->Read, to->Fd, direction->Held);
         if (!moved.Ok)
         {
             if (!moved.Is(Errno.EAGAIN))
@@ -489,7 +492,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         counter += moved.Value;
         if (direction->Held == 0)
         {
-            this.pipes.Return(direction->Pipe);
+            _pipes.Return(direction->Pipe);
             direction->Pipe = -1;
         }
 
@@ -499,14 +502,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     /// <summary>Moves from the sending socket into a pipe; false if that failed.</summary>
     bool Fill(int index, Direction* direction, End* from)
     {
-        int pipe = this.pipes.Take();
+        int pipe = _pipes.Take();
         if (pipe < 0)
         {
             direction->Streaming = false;
             return true;
         }
 
-        Result moved = Descriptors.Splice(from->Fd, this.pipes[pipe]->Write, SpliceLength);
+        Result moved = Descriptors.Splice(from->Fd, _pipes[pipe]->Write, SpliceLength);
         if (moved.Ok && moved.Value > 0)
         {
             direction->Pipe = pipe;
@@ -518,12 +521,12 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             return true;
         }
 
-        this.pipes.Return(pipe);
+        _pipes.Return(pipe);
         // Nothing: the end of the stream, or urgent data with the end behind it. Receiving tells which.
         if (moved.Ok)
             direction->Streaming = false;
         else if (moved.Is(Errno.EAGAIN))
-            this.RanDry(index, from);
+            RanDry(index, from);
         else
             return moved.Is(Errno.EINTR);
         return true;
@@ -533,11 +536,11 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     bool Copy(int index, Direction* direction, End* from, End* to, ref long counter)
     {
         // Without a pipe for what might be left over, take only as much as the other side takes.
-        if (!this.pipes.EnsureSpare(BufferSize))
-            return this.CopyUnbuffered(index, direction, from, to, ref counter);
-        Result received = Sockets.Receive(from->Fd, this.buffer.Pointer, BufferSize);
+        if (!_pipes.EnsureSpare(BufferSize))
+            return CopyUnbuffered(index, direction, from, to, ref counter);
+        Result received = Sockets.Receive(from->Fd, _buffer.Pointer, BufferSize);
         if (!received.Ok)
-            return this.ReceiveFailed(index, from, received);
+            return ReceiveFailed(index, from, received);
         int length = received.Value;
         if (length == 0)
         {
@@ -547,27 +550,27 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         if (length >= StreamPiece)
             direction->Streaming = true;
-        if (length < BufferSize && !from->ReadToEnd && !this.flows[index]->Urgent)
-            this.RanDry(index, from);
+        if (length < BufferSize && !from->ReadToEnd && !_flows[index]->Urgent)
+            RanDry(index, from);
 
         HastenSecond(to);
         Result sent;
         do
-            sent = Sockets.Send(to->Fd, this.buffer.Pointer, length);
+            sent = Sockets.Send(to->Fd, _buffer.Pointer, length);
         while (sent.Is(Errno.EINTR));
         int taken = sent.Ok ? sent.Value : 0;
         if (!sent.Ok && !sent.Is(Errno.EAGAIN))
             return false;
         counter += taken;
-        return taken == length || this.Keep(direction, to, taken, length - taken);
+        return taken == length || Keep(direction, to, taken, length - taken);
     }
 
     /// <summary>Puts what a socket did not take into a pipe, which has the room: its size was made sure of before.</summary>
     bool Keep(Direction* direction, End* to, int offset, int length)
     {
         to->Writable = false;
-        int pipe = this.pipes.Take();
-        Result written = Descriptors.Write(this.pipes[pipe]->Write, this.buffer.Pointer + offset, length);
+        int pipe = _pipes.Take();
+        Result written = Descriptors.Write(_pipes[pipe]->Write, _buffer.Pointer + offset, length);
         direction->Pipe = pipe;
         direction->Held = written.Ok ? written.Value : 0;
         return direction->Held == length;
@@ -575,9 +578,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     bool CopyUnbuffered(int index, Direction* direction, End* from, End* to, ref long counter)
     {
-        Result seen = Sockets.PeekAt(from->Fd, this.buffer.Pointer, BufferSize);
+        Result seen = Sockets.PeekAt(from->Fd, _buffer.Pointer, BufferSize);
         if (!seen.Ok)
-            return this.ReceiveFailed(index, from, seen);
+            return ReceiveFailed(index, from, seen);
         if (seen.Value == 0)
         {
             direction->Ended = true;
@@ -585,7 +588,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         }
 
         HastenSecond(to);
-        Result sent = Sockets.Send(to->Fd, this.buffer.Pointer, seen.Value);
+        Result sent = Sockets.Send(to->Fd, _buffer.Pointer, seen.Value);
         if (!sent.Ok)
         {
             // An interrupted call is made again at once: no event would tell when.
@@ -597,7 +600,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         to->Writable = sent.Value == seen.Value;
         for (int left = sent.Value; left > 0;)
         {
-            Result taken = Sockets.Receive(from->Fd, this.buffer.Pointer, left);
+            Result taken = Sockets.Receive(from->Fd, _buffer.Pointer, left);
             if (!taken.Ok && !taken.Is(Errno.EINTR))
                 return false;
             left -= taken.Ok ? taken.Value : 0;
@@ -611,7 +614,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     {
         if (received.Is(Errno.EAGAIN))
         {
-            this.RanDry(index, from);
+            RanDry(index, from);
             return true;
         }
 
@@ -621,69 +624,69 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     /// <summary>Ends a flow because one side failed: the other is reset.</summary>
     void Break(int index)
     {
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         _ = Sockets.SetResetOnClose(flow->Client.Fd).Ok;
         _ = Sockets.SetResetOnClose(flow->Target.Fd).Ok;
-        this.Close(index);
+        Close(index);
     }
 
     void Close(int index)
     {
-        Flow* flow = this.flows[index];
+        Flow* flow = _flows[index];
         Descriptors.Close(flow->Client.Fd);
         Descriptors.Close(flow->Target.Fd);
         if (flow->In.Pipe >= 0)
-            this.pipes.Discard(flow->In.Pipe);
+            _pipes.Discard(flow->In.Pipe);
         if (flow->Out.Pipe >= 0)
-            this.pipes.Discard(flow->Out.Pipe);
+            _pipes.Discard(flow->Out.Pipe);
         if (!flow->Connected)
-            this.connecting.Stop(index);
-        else if (this.idle.Duration != 0)
-            this.idle.Stop(index);
+            _connecting.Stop(index);
+        else if (_idle.Duration != 0)
+            _idle.Stop(index);
         if (flow->HalfClosed)
-            this.halfClosed.Stop(index);
+            _halfClosed.Stop(index);
         if (flow->Client.Loads && !flow->Client.Readable)
-            this.loading.Stop(index * 2);
+            _loading.Stop(index * 2);
         if (flow->Target.Loads && !flow->Target.Readable)
-            this.loading.Stop((index * 2) + 1);
-        this.flows.Return(index);
-        this.counters.TcpOpen--;
-        this.limits.Released();
+            _loading.Stop((index * 2) + 1);
+        _flows.Return(index);
+        _counters.TcpOpen--;
+        _limits.Released();
     }
 
-    public long Deadline => this.readyCount > 0 ? 0 : Math.Min(
-        Math.Min(this.connecting.Deadline, this.idle.Deadline), Math.Min(this.halfClosed.Deadline, this.loading.Deadline));
+    public long Deadline => _readyCount > 0 ? 0 : Math.Min(
+        Math.Min(_connecting.Deadline, _idle.Deadline), Math.Min(_halfClosed.Deadline, _loading.Deadline));
 
     public void OnTime(long now)
     {
-        this.MoveReady();
-        while (this.loading.Deadline <= now)
-            this.EndLoading(this.loading.First);
-        while (this.connecting.Deadline <= now)
+        MoveReady();
+        while (_loading.Deadline <= now)
+            EndLoading(_loading.First);
+        while (_connecting.Deadline <= now)
         {
-            this.counters.Refused++;
-            this.Break(this.connecting.First);
+            _counters.Refused++;
+            Break(_connecting.First);
         }
 
-        while (this.idle.Deadline <= now)
-            this.Break(this.idle.First);
-        while (this.halfClosed.Deadline <= now)
-            this.Break(this.halfClosed.First);
+        while (_idle.Deadline <= now)
+            Break(_idle.First);
+        while (_halfClosed.Deadline <= now)
+            Break(_halfClosed.First);
     }
 
     /// <summary>One more share for every flow that had more to move.</summary>
     void MoveReady()
     {
-        int count = this.readyCount;
-        this.readyCount = 0;
+        int count = _readyCount;
+        _readyCount = 0;
         for (int i = 0; i < count; i++)
         {
             // Flows that have still more write their keys at or before the place that was just read.
-            EventKey key = new(this.ready[i]);
-            if (!key.IsOf(this.flows.Generation(key.Index)))
+            EventKey key = new(_ready[i]);
+            if (!key.IsOf(_flows.Generation(key.Index)))
                 continue;
-            this.flows[key.Index]->IsReady = false;
-            this.Move(key.Index, 0);
+            _flows[key.Index]->IsReady = false;
+            Move(key.Index, 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Tcp;
 
 /// <summary>How long a TCP flow may take, in milliseconds.</summary>
 /// <param name="Connect">Until a target answers; 0: as long as the kernel tries.</param>

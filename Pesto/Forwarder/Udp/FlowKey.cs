@@ -1,7 +1,7 @@
 using System.Runtime.CompilerServices;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Udp;
 
 /// <summary>
 /// What tells one UDP flow from another: who sends, and to which of our addresses and ports. The listening socket is no
@@ -17,20 +17,20 @@ public readonly record struct FlowKey(Address Client, Address Local, uint Scope,
     static readonly ulong Seed = (ulong)Random.Shared.NextInt64() << 1, OtherSeed = (ulong)Random.Shared.NextInt64() << 1;
 
     /// <summary>The client as the kernel wants it named, on a socket of its own family or of both.</summary>
-    public SocketAddress ClientAddress => SocketAddress.Of(this.Client, this.ClientPort, this.Scope);
+    public SocketAddress ClientAddress => SocketAddress.Of(Client, ClientPort, Scope);
 
-    ulong Numbers => ((ulong)this.Scope << 32) | ((ulong)this.ClientPort << 16) | this.Port;
+    ulong Numbers => ((ulong)Scope << 32) | ((ulong)ClientPort << 16) | Port;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool Equals(FlowKey other) =>
-        this.Client.Low == other.Client.Low && this.Numbers == other.Numbers && this.Client.High == other.Client.High
-        && this.Local.Low == other.Local.Low && this.Local.High == other.Local.High && this.Pif == other.Pif;
+        Client.Low == other.Client.Low && Numbers == other.Numbers && Client.High == other.Client.High
+        && Local.Low == other.Local.Low && Local.High == other.Local.High && Pif == other.Pif;
 
     public override int GetHashCode()
     {
-        ulong client = Mix(this.Client.High ^ Seed, this.Client.Low ^ OtherSeed);
-        ulong local = Mix(this.Local.High ^ OtherSeed ^ this.Pif, this.Local.Low ^ Seed);
-        return (int)Mix(client ^ this.Numbers ^ Seed, local ^ OtherSeed);
+        ulong client = Mix(Client.High ^ Seed, Client.Low ^ OtherSeed);
+        ulong local = Mix(Local.High ^ OtherSeed ^ Pif, Local.Low ^ Seed);
+        return (int)Mix(client ^ Numbers ^ Seed, local ^ OtherSeed);
     }
 
     /// <summary>The two halves of the product, each of which has something of every bit of both factors.</summary>

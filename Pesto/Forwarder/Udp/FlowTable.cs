@@ -1,6 +1,7 @@
+using Pesto.Forwarder.Loop;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Udp;
 
 /// <summary>
 /// The UDP flows: found by their key, listed by the listening socket that answers their client, and known by how long they
@@ -8,12 +9,12 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed unsafe class FlowTable
 {
-    readonly Slots<Flow> slots;
-    readonly NativeArray<int> buckets;
-    readonly NativeArray<int> ofListener;
-    readonly int mask;
-    readonly Waiting unanswered;
-    readonly Waiting answered;
+    readonly Slots<Flow> _slots;
+    readonly NativeArray<int> _buckets;
+    readonly NativeArray<int> _ofListener;
+    readonly int _mask;
+    readonly TimeoutList _unanswered;
+    readonly TimeoutList _answered;
 
     /// <param name="capacity">The most flows at a time.</param>
     /// <param name="listeners">The most listening sockets at a time.</param>
@@ -21,17 +22,17 @@ public sealed unsafe class FlowTable
     /// <param name="answered">Milliseconds that a flow may be idle from then on; 0: for ever.</param>
     public FlowTable(int capacity, int listeners, long unanswered, long answered)
     {
-        this.slots = new(capacity);
+        _slots = new(capacity);
         int size = 1;
         while (size < capacity * 2)
             size *= 2;
-        this.mask = size - 1;
-        this.buckets = new(size);
-        this.buckets.Span.Fill(-1);
-        this.ofListener = new(listeners);
-        this.ofListener.Span.Fill(-1);
-        this.unanswered = new(capacity, unanswered);
-        this.answered = new(capacity, answered);
+        _mask = size - 1;
+        _buckets = new(size);
+        _buckets.Span.Fill(-1);
+        _ofListener = new(listeners);
+        _ofListener.Span.Fill(-1);
+        _unanswered = new(capacity, unanswered);
+        _answered = new(capacity, answered);
     }
 
     /// <summary>One client's conversation.</summary>
@@ -73,130 +74,130 @@ public sealed unsafe class FlowTable
         public int Previous;
     }
 
-    public Flow* this[int index] => this.slots[index];
+    public Flow* this[int index] => _slots[index];
 
-    public int Count => this.slots.Count;
+    public int Count => _slots.Count;
 
-    public int Capacity => this.slots.Capacity;
+    public int Capacity => _slots.Capacity;
 
-    public uint Generation(int index) => this.slots.Generation(index);
+    public uint Generation(int index) => _slots.Generation(index);
 
     /// <summary>The flow with this key, or -1.</summary>
     public int Find(in FlowKey key)
     {
-        int index = this.buckets[key.GetHashCode() & this.mask];
-        while (index >= 0 && this.slots[index]->Key != key)
-            index = this.slots[index]->NextInBucket;
+        int index = _buckets[key.GetHashCode() & _mask];
+        while (index >= 0 && _slots[index]->Key != key)
+            index = _slots[index]->NextInBucket;
         return index;
     }
 
     /// <summary>Adds a flow that is not there; -1 if the table is full.</summary>
     public int Add(in FlowKey key, in SocketAddress target, int fd, int listener, long now)
     {
-        int index = this.slots.Take();
+        int index = _slots.Take();
         if (index < 0)
             return -1;
-        Flow* flow = this.slots[index];
+        Flow* flow = _slots[index];
         flow->Key = key;
         flow->Client = key.ClientAddress;
         flow->Target = target;
         flow->Fd = fd;
         flow->Moved = now;
-        ref int bucket = ref this.buckets[key.GetHashCode() & this.mask];
+        ref int bucket = ref _buckets[key.GetHashCode() & _mask];
         flow->NextInBucket = bucket;
         bucket = index;
-        this.Join(index, listener);
-        this.unanswered.Start(index, now);
+        Join(index, listener);
+        _unanswered.Start(index, now);
         return index;
     }
 
     public void Remove(int index)
     {
-        Flow* flow = this.slots[index];
-        int* link = this.buckets.Pointer + (flow->Key.GetHashCode() & this.mask);
+        Flow* flow = _slots[index];
+        int* link = _buckets.Pointer + (flow->Key.GetHashCode() & _mask);
         while (*link != index)
-            link = &this.slots[*link]->NextInBucket;
+            link = &_slots[*link]->NextInBucket;
         *link = flow->NextInBucket;
-        this.Leave(index);
-        (flow->Answered ? this.answered : this.unanswered).Stop(index);
-        this.slots.Return(index);
+        Leave(index);
+        (flow->Answered ? _answered : _unanswered).Stop(index);
+        _slots.Return(index);
     }
 
     /// <summary>The first flow whose answers leave by this listening socket, or -1; go on with <see cref="Flow.Next"/>.</summary>
-    public int FirstOf(int listener) => this.ofListener[listener];
+    public int FirstOf(int listener) => _ofListener[listener];
 
     /// <summary>Answers leave by another listening socket from now on.</summary>
     public void Move(int index, int listener)
     {
-        this.Leave(index);
-        this.Join(index, listener);
+        Leave(index);
+        Join(index, listener);
     }
 
     void Join(int index, int listener)
     {
-        Flow* flow = this.slots[index];
-        ref int first = ref this.ofListener[listener];
+        Flow* flow = _slots[index];
+        ref int first = ref _ofListener[listener];
         flow->Listener = listener;
         flow->Previous = -1;
         flow->Next = first;
         if (first >= 0)
-            this.slots[first]->Previous = index;
+            _slots[first]->Previous = index;
         first = index;
     }
 
     void Leave(int index)
     {
-        Flow* flow = this.slots[index];
+        Flow* flow = _slots[index];
         if (flow->Previous >= 0)
-            this.slots[flow->Previous]->Next = flow->Next;
+            _slots[flow->Previous]->Next = flow->Next;
         else
-            this.ofListener[flow->Listener] = flow->Next;
+            _ofListener[flow->Listener] = flow->Next;
         if (flow->Next >= 0)
-            this.slots[flow->Next]->Previous = flow->Previous;
+            _slots[flow->Next]->Previous = flow->Previous;
     }
 
     /// <summary>Something came from the client.</summary>
     public void Asked(int index, long now)
     {
-        Flow* flow = this.slots[index];
+        Flow* flow = _slots[index];
         if (flow->Moved == now)
             return;
         flow->Moved = now;
-        (flow->Answered ? this.answered : this.unanswered).Restart(index, now);
+        (flow->Answered ? _answered : _unanswered).Restart(index, now);
     }
 
     /// <summary>Something came from the target.</summary>
     public void Replied(int index, long now)
     {
-        Flow* flow = this.slots[index];
+        Flow* flow = _slots[index];
         if (flow->Answered)
         {
-            this.Asked(index, now);
+            Asked(index, now);
             return;
         }
 
-        this.unanswered.Stop(index);
-        this.answered.Start(index, now);
+        _unanswered.Stop(index);
+        _answered.Start(index, now);
         flow->Answered = true;
         flow->Moved = now;
     }
 
     /// <summary>When the next flow's time is over, or long.MaxValue.</summary>
-    public long Deadline => Math.Min(this.unanswered.Deadline, this.answered.Deadline);
+    public long Deadline => Math.Min(_unanswered.Deadline, _answered.Deadline);
 
     /// <summary>A flow whose time is over, or -1.</summary>
     public int Expired(long now) =>
-        this.unanswered.Deadline <= now ? this.unanswered.First : this.answered.Deadline <= now ? this.answered.First : -1;
+        _unanswered.Deadline <= now ? _unanswered.First : _answered.Deadline <= now ? _answered.First : -1;
 
     /// <summary>The flow that has been idle longest, or -1.</summary>
     public int Oldest
     {
         get
         {
-            int one = this.unanswered.First, other = this.answered.First;
+            int one = _unanswered.First, other = _answered.First;
             if (one < 0 || other < 0)
                 return Math.Max(one, other);
-            return this.slots[one]->Moved <= this.slots[other]->Moved ? one : other;
+            return _slots[one]->Moved <= _slots[other]->Moved ? one : other;
         }
     }
 }

@@ -1,7 +1,11 @@
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Udp;
 
 /// <summary>
 /// Carries datagrams between clients and targets. They are received many at a time; what follows each other in one flow
@@ -30,40 +34,40 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
 
     const Events Interest = Events.In | Events.Edge;
 
-    readonly Loop loop;
-    readonly Counters counters;
-    readonly Limits limits;
-    readonly Tables tables;
-    readonly Listeners listeners;
-    readonly Targets targets;
-    readonly FlowTable flows;
-    readonly Datagrams asked = new(Batch, withSources: true);
-    readonly Datagrams answers = new(Batch, withSources: false);
-    readonly int[] answering = new int[Batch];
-    readonly Outgoing outgoing = new(Batch);
-    readonly NativeArray<ulong> ready;
-    readonly bool canSendRows;
-    readonly int kind;
-    int answerCount;
-    int readyCount;
+    readonly EventLoop _loop;
+    readonly Counters _counters;
+    readonly Backpressure _limits;
+    readonly Tables _tables;
+    readonly Listeners _listeners;
+    readonly Targets _targets;
+    readonly FlowTable _flows;
+    readonly Datagrams _asked = new(Batch, withSources: true);
+    readonly Datagrams _answers = new(Batch, withSources: false);
+    readonly int[] _answering = new int[Batch];
+    readonly Outgoing _outgoing = new(Batch);
+    readonly NativeArray<ulong> _ready;
+    readonly bool _canSendRows;
+    readonly int _kind;
+    int _answerCount;
+    int _readyCount;
 
-    public UdpFlows(Loop loop, Counters counters, Limits limits, Tables tables, Listeners listeners, Targets targets, FlowTable flows)
+    public UdpFlows(EventLoop loop, Counters counters, Backpressure limits, Tables tables, Listeners listeners, Targets targets, FlowTable flows)
     {
-        this.loop = loop;
-        this.counters = counters;
-        this.limits = limits;
-        this.tables = tables;
-        this.listeners = listeners;
-        this.targets = targets;
-        this.flows = flows;
-        this.ready = new(flows.Capacity);
-        this.kind = loop.AddHandler(this);
+        _loop = loop;
+        _counters = counters;
+        _limits = limits;
+        _tables = tables;
+        _listeners = listeners;
+        _targets = targets;
+        _flows = flows;
+        _ready = new(flows.Capacity);
+        _kind = loop.AddHandler(this);
         loop.AddTimed(this);
-        limits.MakeRoom += this.MakeRoom;
+        limits.MakeRoom += MakeRoom;
         Result probe = Sockets.Udp(SocketAddress.V4);
         if (probe.Ok)
         {
-            this.canSendRows = Sockets.CanSendRows(probe.Value);
+            _canSendRows = Sockets.CanSendRows(probe.Value);
             Descriptors.Close(probe.Value);
         }
     }
@@ -71,18 +75,18 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     /// <summary>Forwards what waits on a listening socket by the rule, up to so many datagrams. True if there may be more.</summary>
     public bool Receive(int listener, Rule* rule, int most)
     {
-        Listeners.Listener* from = this.listeners[listener];
+        Listeners.Listener* from = _listeners[listener];
         ushort port = rule->TargetPort(from->Port);
-        SocketAddress v4 = this.targets.Of(rule->Target, isV4: true, port), v6 = this.targets.Of(rule->Target, isV4: false, port);
+        SocketAddress v4 = _targets.Of(rule->Target, isV4: true, port), v6 = _targets.Of(rule->Target, isV4: false, port);
         most = Math.Min(most, MostDrained);
         for (int received = 0; received < most; received += Batch)
         {
-            Result count = this.asked.Receive(from->Fd, 0, Batch);
+            Result count = _asked.Receive(from->Fd, 0, Batch);
             if (count.Is(Errno.EINTR))
                 continue;
             if (!count.Ok)
                 return !count.Is(Errno.EAGAIN);
-            this.Ask(listener, count.Value, in v4, in v6);
+            Ask(listener, count.Value, in v4, in v6);
             if (count.Value < Batch)
                 return false;
         }
@@ -93,60 +97,60 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     /// <summary>Datagrams that came to a listening socket: what follows each other in one flow goes on together.</summary>
     void Ask(int listener, int count, in SocketAddress v4, in SocketAddress v6)
     {
-        Listeners.Listener* from = this.listeners[listener];
+        Listeners.Listener* from = _listeners[listener];
         bool toldLocal = from->Address.IsWildcard;
         int current = -1, first = 0;
         for (int i = 0; i < count; i++)
         {
-            ref SocketAddress client = ref this.asked.Source(i);
-            Address local = toldLocal ? this.asked.Local(i) : from->Address;
+            ref SocketAddress client = ref _asked.Source(i);
+            Address local = toldLocal ? _asked.Local(i) : from->Address;
             FlowKey key = new(client.Address, local, client.Scope, client.Port, from->Port, from->Pif);
             if (current >= 0)
             {
-                if (this.flows[current]->Key.Equals(key))
+                if (_flows[current]->Key.Equals(key))
                     continue;
-                this.SendToTarget(current, first, i - first);
+                SendToTarget(current, first, i - first);
             }
 
             first = i;
-            current = this.FlowOf(in key, listener, in (key.Client.IsV4 ? ref v4 : ref v6));
+            current = FlowOf(in key, listener, in (key.Client.IsV4 ? ref v4 : ref v6));
             if (current < 0)
-                this.counters.DatagramsDropped += this.asked.Held(i);
+                _counters.DatagramsDropped += _asked.Held(i);
         }
 
         if (current >= 0)
-            this.SendToTarget(current, first, count - first);
+            SendToTarget(current, first, count - first);
     }
 
     /// <summary>The flow that a datagram belongs to, a new one if need be; -1 if none is to be had.</summary>
     int FlowOf(in FlowKey key, int listener, in SocketAddress target)
     {
-        int index = this.flows.Find(in key);
+        int index = _flows.Find(in key);
         if (index < 0)
-            return this.NewFlow(in key, listener, in target);
-        if (!this.flows[index]->Target.Equals(in target))
+            return NewFlow(in key, listener, in target);
+        if (!_flows[index]->Target.Equals(in target))
         {
             // A commit has given the rule another target.
-            this.End(index);
-            return this.NewFlow(in key, listener, in target);
+            End(index);
+            return NewFlow(in key, listener, in target);
         }
 
-        if (this.flows[index]->Listener != listener)
-            this.flows.Move(index, listener);
-        this.flows.Asked(index, this.loop.Now);
+        if (_flows[index]->Listener != listener)
+            _flows.Move(index, listener);
+        _flows.Asked(index, _loop.Now);
         return index;
     }
 
     int NewFlow(in FlowKey key, int listener, in SocketAddress target)
     {
-        Side side = this.tables.Pifs[this.listeners[listener]->Pif].Connects;
-        if (this.flows.Count == this.flows.Capacity)
-            this.Shed(Errno.None);
+        NetworkNamespace side = _tables.Pifs[_listeners[listener]->Pif].Connects;
+        if (_flows.Count == _flows.Capacity)
+            Shed(Errno.None);
         Result socket = Connected(side, in target);
         // EAGAIN: no local port is left.
-        if (socket.Is(Errno.EAGAIN) || this.limits.IsExhaustion(socket.Error))
+        if (socket.Is(Errno.EAGAIN) || _limits.IsExhaustion(socket.Error))
         {
-            this.Shed(socket.Error);
+            Shed(socket.Error);
             socket = Connected(side, in target);
         }
 
@@ -157,18 +161,18 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         }
 
         int fd = socket.Value;
-        int index = this.flows.Add(in key, in target, fd, listener, this.loop.Now);
-        this.counters.UdpOpen++;
-        this.counters.UdpTotal++;
-        Result watched = this.loop.Epoll.Watch(fd, Interest, new EventKey(this.kind, index, this.flows.Generation(index)).Word);
+        int index = _flows.Add(in key, in target, fd, listener, _loop.Now);
+        _counters.UdpOpen++;
+        _counters.UdpTotal++;
+        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
         if (watched.Ok)
             return index;
-        this.limits.MadeRoom("watched descriptors", watched.Error);
-        this.End(index);
+        _limits.MadeRoom("watched descriptors", watched.Error);
+        End(index);
         return -1;
     }
 
-    static Result Connected(Side side, in SocketAddress target)
+    static Result Connected(NetworkNamespace side, in SocketAddress target)
     {
         Result socket = side.Udp(target.Family);
         if (!socket.Ok)
@@ -184,34 +188,34 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
 
     void SendToTarget(int index, int first, int count)
     {
-        FlowTable.Flow* flow = this.flows[index];
-        if (count == 1 && this.asked.Segment(first) == 0)
+        FlowTable.Flow* flow = _flows[index];
+        if (count == 1 && _asked.Segment(first) == 0)
         {
             // The usual case, and the cheapest call there is for it.
-            int length = this.asked.Length(first);
-            Result sent = Sockets.Send(flow->Fd, this.asked.Bytes(first), length);
+            int length = _asked.Length(first);
+            Result sent = Sockets.Send(flow->Fd, _asked.Bytes(first), length);
             if (sent.Ok)
             {
-                this.counters.DatagramsIn++;
-                this.counters.BytesIn += length;
+                _counters.DatagramsIn++;
+                _counters.BytesIn += length;
             }
             else
             {
-                this.counters.DatagramsDropped++;
-                this.Failed(index, sent.Error);
+                _counters.DatagramsDropped++;
+                Failed(index, sent.Error);
             }
 
             return;
         }
 
-        this.outgoing.Clear();
-        this.Pack(this.asked, index, first, count, !flow->SingleIn, null, Address.Any);
-        bool all = this.outgoing.Send(flow->Fd);
+        _outgoing.Clear();
+        Pack(_asked, index, first, count, !flow->SingleIn, null, Address.Any);
+        bool all = _outgoing.Send(flow->Fd);
         Errno error = Errno.None;
-        for (int i = 0; i < this.outgoing.Count; i++)
+        for (int i = 0; i < _outgoing.Count; i++)
         {
-            ref readonly Outgoing.Parcel parcel = ref this.outgoing[i];
-            this.Count(in parcel, ref this.counters.DatagramsIn, ref this.counters.BytesIn);
+            ref readonly Outgoing.Parcel parcel = ref _outgoing[i];
+            Count(in parcel, ref _counters.DatagramsIn, ref _counters.BytesIn);
             if (all)
                 continue;
             flow->SingleIn |= parcel.RowRefused;
@@ -219,7 +223,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         }
 
         if (error != Errno.None)
-            this.Failed(index, error);
+            Failed(index, error);
     }
 
     /// <summary>Puts datagrams of one flow into messages: as rows where their sizes allow.</summary>
@@ -229,7 +233,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         while (first < end)
         {
             int length = batch.Length(first), total = length, row = 1, segment = batch.Segment(first);
-            if (segment == 0 && inRows && this.canSendRows && length > 0)
+            if (segment == 0 && inRows && _canSendRows && length > 0)
             {
                 // All of one size, only the last may be shorter. A row can't hold an empty datagram.
                 for (int last = length; last == length && row < Outgoing.MostInRow && first + row < end; row++)
@@ -243,7 +247,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
                 segment = row > 1 ? length : 0;
             }
 
-            this.outgoing.Add(flow, batch, first, row, segment, to, from);
+            _outgoing.Add(flow, batch, first, row, segment, to, from);
             first += row;
         }
     }
@@ -252,7 +256,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         datagrams += parcel.Datagrams - parcel.Lost;
         bytes += parcel.Lost == 0 ? parcel.Bytes : parcel.Bytes / parcel.Datagrams * (parcel.Datagrams - parcel.Lost);
-        this.counters.DatagramsDropped += parcel.Lost;
+        _counters.DatagramsDropped += parcel.Lost;
     }
 
     /// <summary>
@@ -264,27 +268,27 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         if (error != Errno.ECONNREFUSED)
             return;
-        this.counters.UdpRefused++;
-        this.End(index);
+        _counters.UdpRefused++;
+        End(index);
     }
 
     public void OnEvents(EventKey key, Events events)
     {
-        if (key.IsOf(this.flows.Generation(key.Index)))
-            this.Answer(key.Index);
+        if (key.IsOf(_flows.Generation(key.Index)))
+            Answer(key.Index);
     }
 
     /// <summary>Receives what a target has sent. It leaves at the end of the iteration, or when there is no more room.</summary>
     void Answer(int index)
     {
-        int fd = this.flows[index]->Fd;
+        int fd = _flows[index]->Fd;
         Errno error = Errno.None;
         for (int received = 0; received < FairShare;)
         {
-            if (this.answerCount == Batch)
-                this.Flush();
-            int room = Batch - this.answerCount;
-            Result count = this.answers.Receive(fd, this.answerCount, room);
+            if (_answerCount == Batch)
+                Flush();
+            int room = Batch - _answerCount;
+            Result count = _answers.Receive(fd, _answerCount, room);
             if (!count.Ok)
             {
                 if (count.Is(Errno.EAGAIN))
@@ -296,52 +300,52 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
                 continue;
             }
 
-            this.flows.Replied(index, this.loop.Now);
+            _flows.Replied(index, _loop.Now);
             for (int i = 0; i < count.Value; i++)
-                this.answering[this.answerCount++] = index;
+                _answering[_answerCount++] = index;
             if (count.Value < room)
                 break;
             received += count.Value;
-            if (received >= FairShare && !this.flows[index]->IsReady)
-                this.MakeReady(index);
+            if (received >= FairShare && !_flows[index]->IsReady)
+                MakeReady(index);
         }
 
         if (error != Errno.None)
-            this.Failed(index, error);
+            Failed(index, error);
     }
 
     void MakeReady(int index)
     {
-        this.flows[index]->IsReady = true;
-        this.ready[this.readyCount++] = new EventKey(this.kind, index, this.flows.Generation(index)).Word;
+        _flows[index]->IsReady = true;
+        _ready[_readyCount++] = new EventKey(_kind, index, _flows.Generation(index)).Word;
     }
 
     /// <summary>Sends the gathered answers to their clients, by the sockets and from the addresses that the clients know.</summary>
     void Flush()
     {
-        int count = this.answerCount;
-        this.answerCount = 0;
+        int count = _answerCount;
+        _answerCount = 0;
         for (int i = 0; i < count;)
         {
-            int listener = this.flows[this.answering[i]]->Listener;
-            bool fromAny = this.listeners[listener]->Address.IsWildcard;
-            this.outgoing.Clear();
-            while (i < count && this.flows[this.answering[i]]->Listener == listener)
+            int listener = _flows[_answering[i]]->Listener;
+            bool fromAny = _listeners[listener]->Address.IsWildcard;
+            _outgoing.Clear();
+            while (i < count && _flows[_answering[i]]->Listener == listener)
             {
-                int index = this.answering[i], first = i;
-                while (i < count && this.answering[i] == index)
+                int index = _answering[i], first = i;
+                while (i < count && _answering[i] == index)
                     i++;
-                FlowTable.Flow* flow = this.flows[index];
-                this.Pack(this.answers, index, first, i - first, !flow->SingleOut, &flow->Client, fromAny ? flow->Key.Local : Address.Any);
+                FlowTable.Flow* flow = _flows[index];
+                Pack(_answers, index, first, i - first, !flow->SingleOut, &flow->Client, fromAny ? flow->Key.Local : Address.Any);
             }
 
-            bool all = this.outgoing.Send(this.listeners[listener]->Fd);
-            for (int message = 0; message < this.outgoing.Count; message++)
+            bool all = _outgoing.Send(_listeners[listener]->Fd);
+            for (int message = 0; message < _outgoing.Count; message++)
             {
-                ref readonly Outgoing.Parcel parcel = ref this.outgoing[message];
-                this.Count(in parcel, ref this.counters.DatagramsOut, ref this.counters.BytesOut);
+                ref readonly Outgoing.Parcel parcel = ref _outgoing[message];
+                Count(in parcel, ref _counters.DatagramsOut, ref _counters.BytesOut);
                 if (!all && parcel.RowRefused)
-                    this.flows[parcel.Owner]->SingleOut = true;
+                    _flows[parcel.Owner]->SingleOut = true;
             }
         }
     }
@@ -354,14 +358,14 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         int ended = 0;
         int next;
-        for (int index = this.flows.FirstOf(listener); index >= 0; index = next)
+        for (int index = _flows.FirstOf(listener); index >= 0; index = next)
         {
-            next = this.flows[index]->Next;
-            int heir = this.Heir(listener, this.flows[index]->Key.Local);
+            next = _flows[index]->Next;
+            int heir = Heir(listener, _flows[index]->Key.Local);
             if (heir >= 0)
-                this.flows.Move(index, heir);
+                _flows.Move(index, heir);
             else if (ended++ < MostEnded)
-                this.End(index);
+                End(index);
         }
 
         return ended <= MostEnded;
@@ -370,11 +374,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     /// <summary>Another listening socket in force that serves this address on the same port, or -1.</summary>
     int Heir(int listener, Address local)
     {
-        Listeners.Listener* old = this.listeners[listener];
-        for (int i = this.listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Port); i >= 0; i = this.listeners.NextOnPort(i))
+        Listeners.Listener* old = _listeners[listener];
+        for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            Listeners.Listener* other = this.listeners[i];
-            if (i != listener && !other->Deaf && other->Rule[this.tables.Active] >= 0
+            Listeners.Listener* other = _listeners[i];
+            if (i != listener && !other->Deaf && other->Rule[_tables.Active] >= 0
                 && (other->Address == local || other->DualStack || (other->Address.IsWildcard && other->Address.IsV4 == local.IsV4)))
             {
                 return i;
@@ -387,11 +391,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     /// <summary>The flow that has been idle longest makes room.</summary>
     void Shed(Errno why)
     {
-        this.limits.MadeRoom("UDP flows", why);
-        if (this.flows.Oldest < 0)
+        _limits.MadeRoom("UDP flows", why);
+        if (_flows.Oldest < 0)
             return;
-        this.counters.UdpShed++;
-        this.End(this.flows.Oldest);
+        _counters.UdpShed++;
+        End(_flows.Oldest);
     }
 
     /// <summary>Ends some flows that have been idle for a while, because something else needs what they hold.</summary>
@@ -399,42 +403,42 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         for (int i = 0; i < MakeRoomFor; i++)
         {
-            int oldest = this.flows.Oldest;
-            if (oldest < 0 || this.loop.Now - this.flows[oldest]->Moved < IdleEnough)
+            int oldest = _flows.Oldest;
+            if (oldest < 0 || _loop.Now - _flows[oldest]->Moved < IdleEnough)
                 return;
-            this.counters.UdpShed++;
-            this.End(oldest);
+            _counters.UdpShed++;
+            End(oldest);
         }
     }
 
     void End(int index)
     {
         // Its answers that are gathered already are still to go.
-        this.Flush();
-        Descriptors.Close(this.flows[index]->Fd);
-        this.flows.Remove(index);
-        this.counters.UdpOpen--;
-        this.limits.Released();
+        Flush();
+        Descriptors.Close(_flows[index]->Fd);
+        _flows.Remove(index);
+        _counters.UdpOpen--;
+        _limits.Released();
     }
 
-    public long Deadline => this.answerCount > 0 || this.readyCount > 0 ? 0 : this.flows.Deadline;
+    public long Deadline => _answerCount > 0 || _readyCount > 0 ? 0 : _flows.Deadline;
 
     public void OnTime(long now)
     {
-        int count = this.readyCount;
-        this.readyCount = 0;
+        int count = _readyCount;
+        _readyCount = 0;
         for (int i = 0; i < count; i++)
         {
             // Flows that have still more write their keys at or before the place that was just read.
-            EventKey key = new(this.ready[i]);
-            if (!key.IsOf(this.flows.Generation(key.Index)))
+            EventKey key = new(_ready[i]);
+            if (!key.IsOf(_flows.Generation(key.Index)))
                 continue;
-            this.flows[key.Index]->IsReady = false;
-            this.Answer(key.Index);
+            _flows[key.Index]->IsReady = false;
+            Answer(key.Index);
         }
 
-        this.Flush();
-        for (int i = 0; i < MostEnded && this.flows.Expired(now) is int expired and >= 0; i++)
-            this.End(expired);
+        Flush();
+        for (int i = 0; i < MostEnded && _flows.Expired(now) is int expired and >= 0; i++)
+            End(expired);
     }
 }

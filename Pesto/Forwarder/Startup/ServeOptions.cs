@@ -1,7 +1,8 @@
+using Pesto.CommandLine;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>What the command line of <c>pesto serve</c> asks for.</summary>
 public sealed class ServeOptions
@@ -12,7 +13,7 @@ public sealed class ServeOptions
     const int UdpTimeoutId = 270, UdpStreamTimeoutId = 271, UdpMaxFlowsId = 272;
     const int HalfClosedTimeoutId = 273, KeepaliveId = 274;
 
-    static readonly CommandLine.Option[] Known =
+    static readonly OptionReader.Option[] Known =
     [
         new('t', 't', "tcp-ports", true),
         new('u', 'u', "udp-ports", true),
@@ -49,10 +50,10 @@ public sealed class ServeOptions
         new(VersionId, '\0', "version", false),
     ];
 
-    readonly List<(PortOption Option, string Text)> specifiers = [];
+    readonly List<(PortOption Option, string Text)> _specifiers = [];
 
     /// <summary>Specifiers in the order given.</summary>
-    public IReadOnlyList<(PortOption Option, string Text)> Specifiers => this.specifiers;
+    public IReadOnlyList<(PortOption Option, string Text)> Specifiers => _specifiers;
 
     public string? ControlPath { get; private set; }
 
@@ -103,7 +104,7 @@ public sealed class ServeOptions
     public bool ShowVersion { get; private set; }
 
     /// <summary>What it makes at the start and takes away at the end.</summary>
-    public string[] OwnFiles => [.. new[] { this.ControlPath, this.PidPath }.OfType<string>()];
+    public string[] OwnFiles => [.. new[] { ControlPath, PidPath }.OfType<string>()];
 
     /// <summary>Milliseconds.</summary>
     public long ConfTimeout { get; private set; } = 10_000;
@@ -135,7 +136,7 @@ public sealed class ServeOptions
     /// <exception cref="UsageException">What can't be understood.</exception>
     public static ServeOptions Parse(string[] arguments)
     {
-        CommandLine line = new(arguments, Known);
+        OptionReader line = new(arguments, Known);
         ServeOptions options = new();
         for (int id; (id = line.Next()) != -1;)
             options.Take(id, line);
@@ -162,48 +163,48 @@ public sealed class ServeOptions
             throw new UsageException($"unexpected argument {operands[1]}");
         if (!uint.TryParse(operands[0], System.Globalization.NumberStyles.None, null, out uint pid) || pid == 0)
             throw new UsageException($"{operands[0]}: not the id of a process");
-        if (this.NetnsPath is not null)
+        if (NetnsPath is not null)
             throw new UsageException("--netns and the id of a process exclude each other");
-        this.NetnsPath = $"/proc/{pid}/ns/net";
+        NetnsPath = $"/proc/{pid}/ns/net";
     }
 
-    void Take(int id, CommandLine line)
+    void Take(int id, OptionReader line)
     {
         switch (id)
         {
-            case 't': this.specifiers.Add((PortOption.TcpIn, line.Value)); break;
-            case 'u': this.specifiers.Add((PortOption.UdpIn, line.Value)); break;
-            case 'T': this.specifiers.Add((PortOption.TcpOut, line.Value)); break;
-            case 'U': this.specifiers.Add((PortOption.UdpOut, line.Value)); break;
-            case 'c': this.ControlPath = line.Value; break;
-            case NetnsId: this.NetnsPath = line.Value.Contains('/') ? line.Value : $"/run/netns/{line.Value}"; break;
-            case UsernsId: this.UsernsPath = line.Value; break;
-            case NetnsOnlyId: this.NetnsOnly = true; break;
-            case NoNetnsQuitId: this.NoNetnsQuit = true; break;
-            case RunAsId: this.TakeUser(line.Value); break;
-            case TargetId: this.TakeTarget(line.Value); break;
-            case 'f': this.Foreground = true; break;
-            case 'P': this.PidPath = line.Value; break;
-            case 'l': this.LogPath = line.Value; break;
-            case 'q': this.Quiet = true; break;
-            case 'd': this.Debug = true; break;
-            case '4': this.NoV6 = true; break;
-            case '6': this.NoV4 = true; break;
-            case NoTcpId: this.NoTcp = true; break;
-            case NoUdpId: this.NoUdp = true; break;
-            case NoSandboxId: this.NoSandbox = true; break;
-            case FreeBindId: this.FreeBind = true; break;
-            case ConfTimeoutId: this.ConfTimeout = Math.Max(1, Milliseconds(line)); break;
-            case ConnectTimeoutId: this.ConnectTimeout = Milliseconds(line); break;
-            case IdleTimeoutId: this.IdleTimeout = Milliseconds(line); break;
-            case HalfClosedTimeoutId: this.HalfClosedTimeout = Milliseconds(line); break;
-            case KeepaliveId: this.Keepalive = Number(line, 0, 32767); break;
-            case UdpTimeoutId: this.UdpTimeout = Milliseconds(line); break;
-            case UdpStreamTimeoutId: this.UdpStreamTimeout = Milliseconds(line); break;
-            case UdpMaxFlowsId: this.UdpMaxFlows = Number(line, 1, 1 << 20); break;
-            case StatsId: this.StatsInterval = Milliseconds(line); break;
-            case 'h': this.Help = true; break;
-            case VersionId: this.ShowVersion = true; break;
+            case 't': _specifiers.Add((PortOption.TcpIn, line.Value)); break;
+            case 'u': _specifiers.Add((PortOption.UdpIn, line.Value)); break;
+            case 'T': _specifiers.Add((PortOption.TcpOut, line.Value)); break;
+            case 'U': _specifiers.Add((PortOption.UdpOut, line.Value)); break;
+            case 'c': ControlPath = line.Value; break;
+            case NetnsId: NetnsPath = line.Value.Contains('/') ? line.Value : $"/run/netns/{line.Value}"; break;
+            case UsernsId: UsernsPath = line.Value; break;
+            case NetnsOnlyId: NetnsOnly = true; break;
+            case NoNetnsQuitId: NoNetnsQuit = true; break;
+            case RunAsId: TakeUser(line.Value); break;
+            case TargetId: TakeTarget(line.Value); break;
+            case 'f': Foreground = true; break;
+            case 'P': PidPath = line.Value; break;
+            case 'l': LogPath = line.Value; break;
+            case 'q': Quiet = true; break;
+            case 'd': Debug = true; break;
+            case '4': NoV6 = true; break;
+            case '6': NoV4 = true; break;
+            case NoTcpId: NoTcp = true; break;
+            case NoUdpId: NoUdp = true; break;
+            case NoSandboxId: NoSandbox = true; break;
+            case FreeBindId: FreeBind = true; break;
+            case ConfTimeoutId: ConfTimeout = Math.Max(1, Milliseconds(line)); break;
+            case ConnectTimeoutId: ConnectTimeout = Milliseconds(line); break;
+            case IdleTimeoutId: IdleTimeout = Milliseconds(line); break;
+            case HalfClosedTimeoutId: HalfClosedTimeout = Milliseconds(line); break;
+            case KeepaliveId: Keepalive = Number(line, 0, 32767); break;
+            case UdpTimeoutId: UdpTimeout = Milliseconds(line); break;
+            case UdpStreamTimeoutId: UdpStreamTimeout = Milliseconds(line); break;
+            case UdpMaxFlowsId: UdpMaxFlows = Number(line, 1, 1 << 20); break;
+            case StatsId: StatsInterval = Milliseconds(line); break;
+            case 'h': Help = true; break;
+            case VersionId: ShowVersion = true; break;
             default: throw new InvalidOperationException();
         }
     }
@@ -213,12 +214,12 @@ public sealed class ServeOptions
         if (!Address.TryParse(text.StartsWith('[') && text.EndsWith(']') ? text[1..^1] : text, out Address address) || address.IsWildcard || address.IsMulticast || address.IsBroadcast)
             throw new UsageException($"--target {text}: not an IPv4 or IPv6 address of one host");
         if (address.IsV4)
-            this.TargetV4 = address;
+            TargetV4 = address;
         else
-            this.TargetV6 = address;
+            TargetV6 = address;
     }
 
-    static int Number(CommandLine line, int least, int most)
+    static int Number(OptionReader line, int least, int most)
     {
         if (!int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int number) || number < least || number > most)
             throw new UsageException($"{line.Written} {line.Value}: not a number from {least} to {most}");
@@ -229,11 +230,11 @@ public sealed class ServeOptions
     {
         if (!Identity.TryParse(text, out Identity identity))
             throw new UsageException($"--runas {text}: not a user (UID, UID:GID, LOGIN or LOGIN:GROUP) of this system");
-        this.RunAs = identity;
+        RunAs = identity;
     }
 
     /// <summary>Seconds, with or without a fraction, up to a day.</summary>
-    static long Milliseconds(CommandLine line)
+    static long Milliseconds(OptionReader line)
     {
         if (!decimal.TryParse(line.Value, System.Globalization.NumberStyles.AllowDecimalPoint, null, out decimal seconds) || seconds > 86_400)
             throw new UsageException($"{line.Written} {line.Value}: not a number of seconds from 0 to 86400");

@@ -1,8 +1,13 @@
 using System.Diagnostics;
+using Pesto.Forwarder.Accepting;
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Commit;
 
 /// <summary>
 /// Makes the shadow tables the active ones, a slice at a time between iterations of the loop. Sockets that both want
@@ -31,47 +36,47 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
     static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
 
-    readonly Loop loop;
-    readonly Tables tables;
-    readonly Listeners listeners;
-    readonly Acceptor acceptor;
-    readonly Counters counters;
-    readonly SocketSettings settings;
-    readonly NativeArray<Failure> failures = new(MostFailures);
-    readonly ListenOrder[] orders = new ListenOrder[Side.MostListeners];
-    readonly int[] orderedBy = new int[Side.MostListeners];
+    readonly EventLoop _loop;
+    readonly Tables _tables;
+    readonly Listeners _listeners;
+    readonly Acceptor _acceptor;
+    readonly Counters _counters;
+    readonly SocketSettings _settings;
+    readonly NativeArray<Failure> _failures = new(MostFailures);
+    readonly ListenRequest[] _orders = new ListenRequest[NetworkNamespace.MostListeners];
+    readonly int[] _orderedBy = new int[NetworkNamespace.MostListeners];
 
-    Phase phase;
-    Action? whenDone;
-    long wakeAt = long.MaxValue;
-    bool endAtOnce;
-    bool isRollback;
+    Phase _phase;
+    Action? _whenDone;
+    long _wakeAt = long.MaxValue;
+    bool _endAtOnce;
+    bool _isRollback;
 
     // Where the walk over tables (opening) or sockets (all else) has got to.
-    int atPif;
-    int atRule;
-    int atPort;
-    int atSocket;
+    int _atPif;
+    int _atRule;
+    int _atPort;
+    int _atSocket;
 
     // How many sockets are being opened, and for which pif.
-    int ordered;
-    int orderedFor;
+    int _ordered;
+    int _orderedFor;
 
     // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
-    int deafened;
-    long settleUntil;
+    int _deafened;
+    long _settleUntil;
 
     // Of the weak rule whose ports are being opened.
-    (int Pif, int Rule, int Count, Errno Error) weakFailures;
+    (int Pif, int Rule, int Count, Errno Error) _weakFailures;
 
-    public Transaction(Loop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, SocketSettings settings)
+    public Transaction(EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, SocketSettings settings)
     {
-        this.loop = loop;
-        this.tables = tables;
-        this.listeners = listeners;
-        this.acceptor = acceptor;
-        this.counters = counters;
-        this.settings = settings;
+        _loop = loop;
+        _tables = tables;
+        _listeners = listeners;
+        _acceptor = acceptor;
+        _counters = counters;
+        _settings = settings;
         loop.AddTimed(this);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
@@ -117,10 +122,10 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         public Errno Error;
     }
 
-    public bool IsIdle => this.phase == Phase.None;
+    public bool IsIdle => _phase == Phase.None;
 
     /// <summary>What is wanted is not about to change: no transaction, or one that waits for commit or rollback.</summary>
-    public bool IsSettled => this.phase is Phase.None or Phase.Applied;
+    public bool IsSettled => _phase is Phase.None or Phase.Applied;
 
     /// <summary>Finds the ports that "auto" rules want; null where there can be none.</summary>
     public Scan? Scan { get; set; }
@@ -132,7 +137,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     public int FailureCount { get; private set; }
 
     /// <summary>The first of them, at most 1,024.</summary>
-    public ReadOnlySpan<Failure> Failures => this.failures.Span[..Math.Min(this.FailureCount, MostFailures)];
+    public ReadOnlySpan<Failure> Failures => _failures.Span[..Math.Min(FailureCount, MostFailures)];
 
     public int Opened { get; private set; }
 
@@ -144,111 +149,111 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <param name="commit">Commit as soon as it is applied, and call back only when all is over.</param>
     public void Apply(bool commit, Action whenDone)
     {
-        Debug.Assert(this.phase == Phase.None, "one transaction at a time");
-        this.FailureCount = this.Opened = this.Stolen = this.Closed = 0;
-        this.atPif = this.atRule = this.atPort = 0;
-        this.weakFailures = default;
-        this.endAtOnce = commit;
-        this.isRollback = false;
-        this.whenDone = whenDone;
-        this.Enter(Phase.Opening);
+        Debug.Assert(_phase == Phase.None, "one transaction at a time");
+        FailureCount = Opened = Stolen = Closed = 0;
+        _atPif = _atRule = _atPort = 0;
+        _weakFailures = default;
+        _endAtOnce = commit;
+        _isRollback = false;
+        _whenDone = whenDone;
+        Enter(Phase.Opening);
     }
 
     /// <summary>Ends the transaction with the new tables in force; the callback comes when the old sockets are gone.</summary>
     public void Commit(Action whenDone)
     {
-        Debug.Assert(this.phase == Phase.Applied, "nothing to commit");
-        this.counters.Commits++;
-        this.whenDone = whenDone;
-        this.BeginRetiring();
+        Debug.Assert(_phase == Phase.Applied, "nothing to commit");
+        _counters.Commits++;
+        _whenDone = whenDone;
+        BeginRetiring();
     }
 
     /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
     public void Rollback(Action whenDone)
     {
-        Debug.Assert(this.phase == Phase.Applied, "nothing to roll back");
-        this.counters.Rollbacks++;
-        this.isRollback = true;
-        this.tables.Switch();
-        this.whenDone = whenDone;
-        this.BeginScan(this.tables.Active);
+        Debug.Assert(_phase == Phase.Applied, "nothing to roll back");
+        _counters.Rollbacks++;
+        _isRollback = true;
+        _tables.Switch();
+        _whenDone = whenDone;
+        BeginScan(_tables.Active);
     }
 
     void BeginRetiring()
     {
-        this.settleUntil = this.loop.Now + SettlingMilliseconds;
-        this.deafened = 0;
-        this.Enter(Phase.Deafening);
+        _settleUntil = _loop.Now + SettlingMilliseconds;
+        _deafened = 0;
+        Enter(Phase.Deafening);
     }
 
     /// <summary>Carries out a whole commit without a loop: at start-up, when there is no traffic yet.</summary>
     public void RunToEnd()
     {
-        while (this.phase != Phase.None)
+        while (_phase != Phase.None)
         {
-            if (this.ordered > 0)
-                this.TakeOrdered(wait: true);
-            this.OnTime(this.loop.Now);
+            if (_ordered > 0)
+                TakeOrdered(wait: true);
+            OnTime(_loop.Now);
         }
     }
 
     /// <summary>What was ordered is there.</summary>
     public void OnEvents(EventKey key, Events events)
     {
-        if (this.ordered > 0)
-            this.wakeAt = 0;
+        if (_ordered > 0)
+            _wakeAt = 0;
     }
 
     void Enter(Phase next)
     {
-        this.phase = next;
-        this.atSocket = 0;
-        this.wakeAt = next is Phase.None or Phase.Applied ? long.MaxValue : 0;
+        _phase = next;
+        _atSocket = 0;
+        _wakeAt = next is Phase.None or Phase.Applied ? long.MaxValue : 0;
     }
 
-    public long Deadline => this.wakeAt;
+    public long Deadline => _wakeAt;
 
     public void OnTime(long now)
     {
         long start = Clock.Nanoseconds, at = start;
-        this.wakeAt = 0;
-        while (this.wakeAt == 0 && at - start < SliceBudget)
+        _wakeAt = 0;
+        while (_wakeAt == 0 && at - start < SliceBudget)
         {
-            this.Step(now);
+            Step(now);
             at = Clock.Nanoseconds;
         }
 
-        this.counters.Slices++;
-        this.counters.LongestSlice = Math.Max(this.counters.LongestSlice, at - start);
+        _counters.Slices++;
+        _counters.LongestSlice = Math.Max(_counters.LongestSlice, at - start);
     }
 
     /// <summary>Does a little of what is to be done next: it takes a fraction of a slice.</summary>
     void Step(long now)
     {
-        switch (this.phase)
+        switch (_phase)
         {
             case Phase.Opening:
-                this.OpenSome();
+                OpenSome();
                 break;
             case Phase.Scanning:
-                this.ScanSome();
+                ScanSome();
                 break;
             case Phase.Arming:
-                this.ArmSome();
+                ArmSome();
                 break;
             case Phase.Deafening:
-                this.DeafenSome();
+                DeafenSome();
                 break;
             case Phase.Settling:
-                this.Settle(now);
+                Settle(now);
                 break;
             case Phase.Retiring:
-                this.RetireSome(now);
+                RetireSome(now);
                 break;
             case Phase.None:
             case Phase.Applied:
             default:
-                this.wakeAt = long.MaxValue;
+                _wakeAt = long.MaxValue;
                 break;
         }
     }
@@ -256,131 +261,131 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>Looks up what the shadow tables want, until as many sockets are missing as are opened at once, or the tables end.</summary>
     void OpenSome()
     {
-        if (this.ordered > 0)
+        if (_ordered > 0)
         {
-            this.TakeOrdered(wait: false);
+            TakeOrdered(wait: false);
             return;
         }
 
-        int shadow = this.tables.Shadow;
+        int shadow = _tables.Shadow;
         int count = 0;
         int looked = 0;
-        while (this.atPif < this.tables.Pifs.Length)
+        while (_atPif < _tables.Pifs.Length)
         {
-            int pif = this.atPif;
-            ReadOnlySpan<Rule> rules = this.tables.Rules(pif, shadow);
-            if (this.atRule >= rules.Length)
+            int pif = _atPif;
+            ReadOnlySpan<Rule> rules = _tables.Rules(pif, shadow);
+            if (_atRule >= rules.Length)
             {
-                this.atPif++;
-                this.atRule = 0;
+                _atPif++;
+                _atRule = 0;
                 if (count == 0)
                     continue;
                 // The sockets of one order are all of one side.
-                this.Open(pif, count);
+                Open(pif, count);
                 return;
             }
 
             // Which of its ports an "auto" rule wants, the scan finds out.
-            ref readonly Rule rule = ref rules[this.atRule];
+            ref readonly Rule rule = ref rules[_atRule];
             if (rule.IsScan)
             {
-                this.atRule++;
+                _atRule++;
                 continue;
             }
 
-            if (this.atPort < rule.First)
-                this.atPort = rule.First;
-            if (this.atPort > rule.Last)
+            if (_atPort < rule.First)
+                _atPort = rule.First;
+            if (_atPort > rule.Last)
             {
-                this.atRule++;
-                this.atPort = 0;
+                _atRule++;
+                _atPort = 0;
                 continue;
             }
 
-            int found = this.listeners.Find(pif, in rule, (ushort)this.atPort);
+            int found = _listeners.Find(pif, in rule, (ushort)_atPort);
             if (found >= 0)
             {
-                this.listeners[found]->Rule[shadow] = (short)this.atRule;
-                this.Stolen++;
+                _listeners[found]->Rule[shadow] = (short)_atRule;
+                Stolen++;
             }
             else
             {
-                this.orderedBy[count] = this.atRule;
-                this.orders[count++] = ListenOrder.For(in rule, (ushort)this.atPort, this.settings);
+                _orderedBy[count] = _atRule;
+                _orders[count++] = ListenRequest.For(in rule, (ushort)_atPort, _settings);
             }
 
-            this.atPort++;
-            if (count == Side.MostListeners || ++looked == Stride)
+            _atPort++;
+            if (count == NetworkNamespace.MostListeners || ++looked == Stride)
             {
-                this.Open(pif, count);
+                Open(pif, count);
                 return;
             }
         }
 
-        this.BeginScan(shadow);
+        BeginScan(shadow);
     }
 
     void BeginScan(int set)
     {
-        this.Enter(Phase.Scanning);
-        this.Scan?.Begin(set);
+        Enter(Phase.Scanning);
+        Scan?.Begin(set);
     }
 
     void ScanSome()
     {
-        if (this.Scan is not null)
+        if (Scan is not null)
         {
-            if (!this.Scan.Step())
+            if (!Scan.Step())
                 return;
-            this.Stolen += this.Scan.Found;
-            this.Opened += this.Scan.Opened;
+            Stolen += Scan.Found;
+            Opened += Scan.Opened;
         }
 
         // Rolling back has switched already. What was parked is served again now: what happens to the new sockets may take a while.
-        if (this.isRollback)
-            this.Enter(Phase.Arming);
+        if (_isRollback)
+            Enter(Phase.Arming);
         else
-            this.Switch();
+            Switch();
     }
 
     void Open(int pif, int count)
     {
         if (count == 0)
             return;
-        this.ordered = count;
-        this.orderedFor = pif;
-        this.tables.Pifs[pif].Listens.BeginListen(this.orders.AsSpan(0, count));
-        this.TakeOrdered(wait: false);
+        _ordered = count;
+        _orderedFor = pif;
+        _tables.Pifs[pif].Listens.BeginListen(_orders.AsSpan(0, count));
+        TakeOrdered(wait: false);
     }
 
     /// <summary>Takes over the sockets that were ordered, if they are there; otherwise an event will tell.</summary>
     void TakeOrdered(bool wait)
     {
-        int count = this.ordered, pif = this.orderedFor;
-        Side side = this.tables.Pifs[pif].Listens;
-        if (!side.EndListen(this.orders.AsSpan(0, count), wait))
+        int count = _ordered, pif = _orderedFor;
+        NetworkNamespace side = _tables.Pifs[pif].Listens;
+        if (!side.EndListen(_orders.AsSpan(0, count), wait))
         {
             // An event tells, unless a flow needs sockets of the same thread meanwhile: then it waits for the thread itself, and takes the event.
-            this.wakeAt = this.loop.Now + LookAgainMilliseconds;
+            _wakeAt = _loop.Now + LookAgainMilliseconds;
             return;
         }
 
-        this.ordered = 0;
+        _ordered = 0;
         for (int i = 0; i < count; i++)
         {
-            ref ListenOrder order = ref this.orders[i];
-            int rule = this.orderedBy[i];
+            ref ListenRequest order = ref _orders[i];
+            int rule = _orderedBy[i];
             if (order.Outcome.Is(Errno.EADDRINUSE))
-                this.TakeOver(side, pif, ref order);
-            int index = order.Outcome.Ok ? this.listeners.Add(pif, in order) : -1;
+                TakeOver(side, pif, ref order);
+            int index = order.Outcome.Ok ? _listeners.Add(pif, in order) : -1;
             if (index >= 0)
             {
-                this.listeners[index]->Rule[this.tables.Shadow] = (short)rule;
-                this.Opened++;
-                this.counters.SocketsOpened++;
+                _listeners[index]->Rule[_tables.Shadow] = (short)rule;
+                Opened++;
+                _counters.SocketsOpened++;
                 // The old rule may be meant by what comes to the new socket already.
-                if (order.Handover && this.acceptor.RuleInForce(index) != null)
-                    this.acceptor.Arm(index);
+                if (order.Handover && _acceptor.RuleInForce(index) != null)
+                    _acceptor.Arm(index);
                 continue;
             }
 
@@ -390,7 +395,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
                 order.Outcome = Result.From(Errno.EMFILE);
             }
 
-            this.AddFailure(pif, rule, order.Port, order.Outcome.Error);
+            AddFailure(pif, rule, order.Port, order.Outcome.Error);
         }
     }
 
@@ -399,24 +404,24 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
     /// else can.
     /// </summary>
-    public void TakeOver(Side side, int pif, ref ListenOrder order)
+    public void TakeOver(NetworkNamespace side, int pif, ref ListenRequest order)
     {
         int old = 0;
-        for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (Overlap(this.listeners[i], in order) && Sockets.SetReusePort(this.listeners[i]->Fd, true).Ok)
+            if (Overlap(_listeners[i], in order) && Sockets.SetReusePort(_listeners[i]->Fd, true).Ok)
                 old++;
         }
 
         if (old == 0)
             return;
         order.Handover = true;
-        side.Listen(new Span<ListenOrder>(ref order));
+        side.Listen(new Span<ListenRequest>(ref order));
         if (order.Outcome.Ok)
             _ = Sockets.SetReusePort(order.Outcome.Value, false).Ok;
-        for (int i = this.listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = this.listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            Listeners.Listener* listener = this.listeners[i];
+            Listeners.Listener* listener = _listeners[i];
             if (!Overlap(listener, in order))
                 continue;
             _ = Sockets.SetReusePort(listener->Fd, false).Ok;
@@ -433,14 +438,14 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// </summary>
     void ForgetHandover(int pif, ushort port)
     {
-        Span<ListenOrder> orders =
+        Span<ListenRequest> orders =
         [
             new() { Address = Unused4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true },
             new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, Settings = new(FreeBind: true, Keepalive: 0) },
         ];
-        this.tables.Pifs[pif].Listens.Listen(orders);
+        _tables.Pifs[pif].Listens.Listen(orders);
         bool forgotten = false;
-        foreach (ref ListenOrder order in orders)
+        foreach (ref ListenRequest order in orders)
         {
             if (!order.Outcome.Ok)
                 continue;
@@ -449,110 +454,110 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         }
 
         // If it is remembered still, the next socket of the port to be closed makes room for another try.
-        for (int i = this.listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = this.listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (this.listeners[i]->Rule[this.tables.Active] >= 0)
-                this.listeners[i]->Handover = !forgotten;
+            if (_listeners[i]->Rule[_tables.Active] >= 0)
+                _listeners[i]->Handover = !forgotten;
         }
     }
 
     bool HadHandover(int pif, IpProtocol protocol, ushort port)
     {
-        for (int i = this.listeners.FirstOnPort(pif, protocol, port); i >= 0; i = this.listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, protocol, port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (this.listeners[i]->Handover)
+            if (_listeners[i]->Handover)
                 return true;
         }
 
         return false;
     }
 
-    static bool Overlap(Listeners.Listener* listener, in ListenOrder order) =>
+    static bool Overlap(Listeners.Listener* listener, in ListenRequest order) =>
         listener->DualStack || order.DualStack || listener->Address == order.Address
         || (listener->Address.IsV4 == order.Address.IsV4 && (listener->Address.IsWildcard || order.Address.IsWildcard));
 
     void AddFailure(int pif, int rule, ushort port, Errno error)
     {
-        this.counters.SocketsFailed++;
-        Rule* wanted = this.tables.Rule(pif, this.tables.Shadow, rule);
+        _counters.SocketsFailed++;
+        Rule* wanted = _tables.Rule(pif, _tables.Shadow, rule);
         if (wanted->IsWeak)
         {
-            int before = this.weakFailures.Pif == pif && this.weakFailures.Rule == rule ? this.weakFailures.Count : 0;
-            this.weakFailures = (pif, rule, before + 1, error);
+            int before = _weakFailures.Pif == pif && _weakFailures.Rule == rule ? _weakFailures.Count : 0;
+            _weakFailures = (pif, rule, before + 1, error);
             if (before + 1 < wanted->Ports)
                 return;
             port = wanted->First;
         }
 
-        if (this.FailureCount < MostFailures)
-            this.failures[this.FailureCount] = new() { Pif = pif, Rule = rule, Port = port, Error = error };
-        this.FailureCount++;
+        if (FailureCount < MostFailures)
+            _failures[FailureCount] = new() { Pif = pif, Rule = rule, Port = port, Error = error };
+        FailureCount++;
     }
 
     void Switch()
     {
-        this.tables.Switch();
-        this.counters.SocketsStolen += this.Stolen;
-        this.Enter(Phase.Arming);
+        _tables.Switch();
+        _counters.SocketsStolen += Stolen;
+        Enter(Phase.Arming);
     }
 
     void ArmSome()
     {
-        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
-        for (; this.atSocket < end; this.atSocket++)
+        int end = Math.Min(_atSocket + Stride, _listeners.High);
+        for (; _atSocket < end; _atSocket++)
         {
-            if (!this.listeners.Exists(this.atSocket))
+            if (!_listeners.Exists(_atSocket))
                 continue;
-            if (this.acceptor.RuleInForce(this.atSocket) != null)
-                this.acceptor.Arm(this.atSocket);
-            if (this.listeners[this.atSocket]->Rule[this.tables.Active] < 0 && !this.isRollback)
-                this.counters.SocketsParked++;
+            if (_acceptor.RuleInForce(_atSocket) != null)
+                _acceptor.Arm(_atSocket);
+            if (_listeners[_atSocket]->Rule[_tables.Active] < 0 && !_isRollback)
+                _counters.SocketsParked++;
         }
 
-        if (this.atSocket < this.listeners.High)
+        if (_atSocket < _listeners.High)
             return;
-        if (this.isRollback)
+        if (_isRollback)
         {
-            this.BeginRetiring();
+            BeginRetiring();
             return;
         }
 
-        if (this.endAtOnce)
+        if (_endAtOnce)
         {
-            this.counters.Commits++;
-            this.BeginRetiring();
+            _counters.Commits++;
+            BeginRetiring();
             return;
         }
 
-        this.Enter(Phase.Applied);
-        this.whenDone?.Invoke();
+        Enter(Phase.Applied);
+        _whenDone?.Invoke();
     }
 
     void DeafenSome()
     {
-        int end = Math.Min(this.atSocket + Stride, this.listeners.High);
-        for (; this.atSocket < end; this.atSocket++)
+        int end = Math.Min(_atSocket + Stride, _listeners.High);
+        for (; _atSocket < end; _atSocket++)
         {
-            if (!this.listeners.Exists(this.atSocket) || this.listeners[this.atSocket]->Rule[this.tables.Active] >= 0)
+            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Rule[_tables.Active] >= 0)
                 continue;
-            if (this.listeners[this.atSocket]->Protocol != IpProtocol.Tcp)
+            if (_listeners[_atSocket]->Protocol != IpProtocol.Tcp)
                 continue;
-            this.Deafen(this.atSocket);
-            this.deafened |= 1 << this.listeners[this.atSocket]->Pif;
+            Deafen(_atSocket);
+            _deafened |= 1 << _listeners[_atSocket]->Pif;
         }
 
-        if (this.atSocket < this.listeners.High)
+        if (_atSocket < _listeners.High)
             return;
-        this.Enter(this.deafened != 0 ? Phase.Settling : Phase.Retiring);
+        Enter(_deafened != 0 ? Phase.Settling : Phase.Retiring);
         // A packet that was being handled on another processor when the socket became deaf gets this time to show as a handshake.
-        if (this.deafened != 0)
-            this.wakeAt = this.loop.Now + LookAgainMilliseconds;
+        if (_deafened != 0)
+            _wakeAt = _loop.Now + LookAgainMilliseconds;
     }
 
     void Deafen(int index)
     {
-        Listeners.Listener* listener = this.listeners[index];
-        this.acceptor.Disarm(index);
+        Listeners.Listener* listener = _listeners[index];
+        _acceptor.Disarm(index);
         if (listener->Deaf)
             return;
         listener->Deaf = Sockets.Deafen(listener->Fd).Ok;
@@ -565,27 +570,27 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
     void Settle(long now)
     {
-        for (int pif = 0; now < this.settleUntil && pif < this.tables.Pifs.Length; pif++)
+        for (int pif = 0; now < _settleUntil && pif < _tables.Pifs.Length; pif++)
         {
-            if ((this.deafened & 1 << pif) == 0)
+            if ((_deafened & 1 << pif) == 0)
                 continue;
-            Handshakes handshakes = this.tables.Pifs[pif].Listens.Handshakes;
+            Handshakes handshakes = _tables.Pifs[pif].Listens.Handshakes;
             for (handshakes.Begin(); handshakes.Next(out ushort port);)
             {
-                if (this.HasDeaf(pif, port))
-                    this.wakeAt = now + LookAgainMilliseconds;
+                if (HasDeaf(pif, port))
+                    _wakeAt = now + LookAgainMilliseconds;
             }
         }
 
-        if (this.wakeAt == 0)
-            this.Enter(Phase.Retiring);
+        if (_wakeAt == 0)
+            Enter(Phase.Retiring);
     }
 
     bool HasDeaf(int pif, ushort port)
     {
-        for (int i = this.listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = this.listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (this.listeners[i]->Deaf)
+            if (_listeners[i]->Deaf)
                 return true;
         }
 
@@ -594,58 +599,58 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
     void RetireSome(long now)
     {
-        int end = Math.Min(this.atSocket + ClosingStride, this.listeners.High);
-        for (; this.atSocket < end; this.atSocket++)
+        int end = Math.Min(_atSocket + ClosingStride, _listeners.High);
+        for (; _atSocket < end; _atSocket++)
         {
-            if (!this.listeners.Exists(this.atSocket))
+            if (!_listeners.Exists(_atSocket))
                 continue;
-            Listeners.Listener* listener = this.listeners[this.atSocket];
-            if (listener->Rule[this.tables.Active] >= 0)
+            Listeners.Listener* listener = _listeners[_atSocket];
+            if (listener->Rule[_tables.Active] >= 0)
             {
-                listener->Rule[this.tables.Shadow] = -1;
-                this.acceptor.Arm(this.atSocket);
+                listener->Rule[_tables.Shadow] = -1;
+                _acceptor.Arm(_atSocket);
             }
             else
             {
-                Acceptor.Accepted left = this.Retire(this.atSocket);
+                Acceptor.Accepted left = Retire(_atSocket);
                 if (left == Acceptor.Accepted.Full)
-                    this.wakeAt = now + RetryMilliseconds;
+                    _wakeAt = now + RetryMilliseconds;
                 if (left != Acceptor.Accepted.All)
                     return;
             }
         }
 
-        if (this.atSocket < this.listeners.High)
+        if (_atSocket < _listeners.High)
             return;
-        this.Enter(Phase.None);
-        this.whenDone?.Invoke();
+        Enter(Phase.None);
+        _whenDone?.Invoke();
     }
 
     /// <summary>Closes a socket, but first serves what waits on it, a piece at a time: it is closed when the outcome is that all was accepted.</summary>
     public Acceptor.Accepted Retire(int index)
     {
-        Listeners.Listener* listener = this.listeners[index];
-        this.Deafen(index);
-        Rule* rule = this.acceptor.RuleInForce(index);
-        if (rule == null && listener->Rule[this.tables.Shadow] >= 0)
-            rule = this.tables.Rule(listener->Pif, this.tables.Shadow, listener->Rule[this.tables.Shadow]);
+        Listeners.Listener* listener = _listeners[index];
+        Deafen(index);
+        Rule* rule = _acceptor.RuleInForce(index);
+        if (rule == null && listener->Rule[_tables.Shadow] >= 0)
+            rule = _tables.Rule(listener->Pif, _tables.Shadow, listener->Rule[_tables.Shadow]);
         if (rule != null)
         {
-            Acceptor.Accepted left = this.acceptor.Accept(index, rule, Stride, isLast: true);
+            Acceptor.Accepted left = _acceptor.Accept(index, rule, Stride, isLast: true);
             // What still gets datagrams may get them for ever.
             if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Deaf))
                 return left;
         }
 
-        if (!this.acceptor.Leave(index))
+        if (!_acceptor.Leave(index))
             return Acceptor.Accepted.Some;
         (IpProtocol protocol, int pif, ushort port) = (listener->Protocol, listener->Pif, listener->Port);
-        bool handover = this.HadHandover(pif, protocol, port);
-        this.listeners.Close(index);
+        bool handover = HadHandover(pif, protocol, port);
+        _listeners.Close(index);
         if (handover && protocol == IpProtocol.Tcp)
-            this.ForgetHandover(pif, port);
-        this.Closed++;
-        this.counters.SocketsClosed++;
+            ForgetHandover(pif, port);
+        Closed++;
+        _counters.SocketsClosed++;
         return Acceptor.Accepted.All;
     }
 }

@@ -1,9 +1,8 @@
 using System.Runtime.CompilerServices;
-using System.Text;
 using System.Text.Unicode;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Reporting;
 
 /// <summary>
 /// Messages for people: to standard error in the foreground, to a file if one was given. A line is put together in one
@@ -15,25 +14,25 @@ public static class Log
 
     static readonly byte[] Line = new byte[LongestLine];
 
-    static int descriptor = 2;
-    static bool quiet;
-    static bool debug;
-    static bool dated;
-    static bool toSystem;
+    static int _descriptor = 2;
+    static bool _quiet;
+    static bool _debug;
+    static bool _dated;
+    static bool _toSystem;
 
     /// <param name="fd">Where lines go from now on.</param>
     /// <param name="withTime">Whether each line starts with the time, as in a file.</param>
     public static void WriteTo(int fd, bool withTime)
     {
-        descriptor = fd;
-        dated = withTime;
+        _descriptor = fd;
+        _dated = withTime;
     }
 
     /// <summary>From now on to the system's logger, as daemons do that have no terminal and no file.</summary>
     public static void ToSystem()
     {
         SystemLog.Open();
-        toSystem = true;
+        _toSystem = true;
     }
 
     /// <summary>
@@ -42,17 +41,17 @@ public static class Log
     /// </summary>
     public static void NeverWaitForTerminal()
     {
-        if (!Descriptors.IsTerminal(descriptor))
+        if (!Descriptors.IsTerminal(_descriptor))
             return;
-        Result terminal = Files.Open($"/proc/self/fd/{descriptor}", Files.WriteOnly | Files.NonBlocking | Files.NoTerminal);
+        Result terminal = Files.Open($"/proc/self/fd/{_descriptor}", Files.WriteOnly | Files.NonBlocking | Files.NoTerminal);
         if (terminal.Ok)
-            descriptor = terminal.Value;
+            _descriptor = terminal.Value;
     }
 
     public static void SetLevel(bool isQuiet, bool isDebug)
     {
-        quiet = isQuiet;
-        debug = isDebug;
+        _quiet = isQuiet;
+        _debug = isDebug;
     }
 
     /// <summary>What the user has to know: always written.</summary>
@@ -62,19 +61,19 @@ public static class Log
 
     public static void Info(Text text)
     {
-        if (!quiet)
+        if (!_quiet)
             Write(text);
     }
 
     public static void Debug([InterpolatedStringHandlerArgument] DebugText text)
     {
-        if (debug)
+        if (_debug)
             Write(text.Inner);
     }
 
     static void Write(Text text)
     {
-        if (toSystem)
+        if (_toSystem)
         {
             SystemLog.Write(Line.AsSpan(0, text.Length));
             return;
@@ -82,8 +81,8 @@ public static class Log
 
         Line[text.Length] = (byte)'\n';
         // A log that can't be written (a full disk, a closed terminal, a pipe that nobody reads) must not end or hold up the service.
-        if (Descriptors.TakesMore(descriptor))
-            _ = Descriptors.WriteAll(descriptor, Line.AsSpan(0, text.Length + 1));
+        if (Descriptors.TakesMore(_descriptor))
+            _ = Descriptors.WriteAll(_descriptor, Line.AsSpan(0, text.Length + 1));
     }
 
     /// <summary>Puts a line together without allocating: what does not fit is cut off.</summary>
@@ -93,56 +92,56 @@ public static class Log
         public Text(int literalLength, int formattedCount)
         {
             _ = (literalLength, formattedCount);
-            if (dated)
-                this.AppendTime();
+            if (_dated)
+                AppendTime();
             else
-                this.AppendLiteral("pesto: ");
+                AppendLiteral("pesto: ");
         }
 
         public int Length { get; private set; }
 
-        readonly Span<byte> Rest => Line.AsSpan(this.Length, LongestLine - 1 - this.Length);
+        readonly Span<byte> Rest => Line.AsSpan(Length, LongestLine - 1 - Length);
 
         public void AppendLiteral(string text)
         {
-            _ = Utf8.FromUtf16(text, this.Rest, out int _, out int written);
-            this.Length += written;
+            _ = Utf8.FromUtf16(text, Rest, out int _, out int written);
+            Length += written;
         }
 
-        public void AppendFormatted(string? text) => this.AppendLiteral(text ?? "");
+        public void AppendFormatted(string? text) => AppendLiteral(text ?? "");
 
         public void AppendFormatted(ReadOnlySpan<byte> utf8)
         {
-            Span<byte> rest = this.Rest;
+            Span<byte> rest = Rest;
             int length = Math.Min(utf8.Length, rest.Length);
             utf8[..length].CopyTo(rest);
-            this.Length += length;
+            Length += length;
         }
 
         public void AppendFormatted(Address address)
         {
-            if (address.TryFormat(this.Rest, out int written))
-                this.Length += written;
+            if (address.TryFormat(Rest, out int written))
+                Length += written;
         }
 
         public void AppendFormatted(long value)
         {
             // The runtime's own formatting keeps strings of small numbers, so it allocates when it meets one for the first time.
             if (value < 0)
-                this.AppendLiteral("-");
+                AppendLiteral("-");
             ulong left = value < 0 ? (ulong)-value : (ulong)value;
             ulong place = 1;
             while (left / place >= 10)
                 place *= 10;
-            for (; place != 0 && !this.Rest.IsEmpty; place /= 10)
-                Line[this.Length++] = (byte)('0' + (left / place % 10));
+            for (; place != 0 && !Rest.IsEmpty; place /= 10)
+                Line[Length++] = (byte)('0' + (left / place % 10));
         }
 
         void AppendTime()
         {
-            if (DateTime.UtcNow.TryFormat(this.Rest, out int written, "yyyy-MM-ddTHH:mm:ss.fffZ", null))
-                this.Length += written;
-            this.AppendLiteral(" ");
+            if (DateTime.UtcNow.TryFormat(Rest, out int written, "yyyy-MM-ddTHH:mm:ss.fffZ", null))
+                Length += written;
+            AppendLiteral(" ");
         }
     }
 
@@ -154,19 +153,19 @@ public static class Log
 
         public DebugText(int literalLength, int formattedCount, out bool wanted)
         {
-            wanted = debug;
+            wanted = _debug;
             if (wanted)
-                this.Inner = new(literalLength, formattedCount);
+                Inner = new(literalLength, formattedCount);
         }
 
-        public void AppendLiteral(string text) => this.Inner.AppendLiteral(text);
+        public void AppendLiteral(string text) => Inner.AppendLiteral(text);
 
-        public void AppendFormatted(string? text) => this.Inner.AppendFormatted(text);
+        public void AppendFormatted(string? text) => Inner.AppendFormatted(text);
 
-        public void AppendFormatted(ReadOnlySpan<byte> utf8) => this.Inner.AppendFormatted(utf8);
+        public void AppendFormatted(ReadOnlySpan<byte> utf8) => Inner.AppendFormatted(utf8);
 
-        public void AppendFormatted(Address address) => this.Inner.AppendFormatted(address);
+        public void AppendFormatted(Address address) => Inner.AppendFormatted(address);
 
-        public void AppendFormatted(long value) => this.Inner.AppendFormatted(value);
+        public void AppendFormatted(long value) => Inner.AppendFormatted(value);
     }
 }

@@ -1,12 +1,12 @@
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Namespace;
 
 /// <summary>
 /// A network namespace in which the loop needs sockets. A socket belongs to the namespace of the thread that makes it,
 /// so the loop's own side costs a system call, and the other side is asked of the thread that stays there.
 /// </summary>
-public abstract class Side
+public abstract class NetworkNamespace
 {
     /// <summary>The most listening sockets that are asked for at a time: what a slice of a commit takes.</summary>
     public const int MostListeners = 16;
@@ -17,25 +17,25 @@ public abstract class Side
     /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
     public abstract Result Udp(ushort family);
 
-    bool? paces;
+    bool? _paces;
 
     /// <summary>Whether TCP sockets of this namespace send by a clock of their own, see <see cref="CongestionControl"/>.</summary>
     /// <param name="fd">Any new one.</param>
-    public bool Paces(int fd) => this.paces ??= CongestionControl.Of(fd).Paces;
+    public bool Paces(int fd) => _paces ??= CongestionControl.Of(fd).Paces;
 
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
-    public abstract void Listen(Span<ListenOrder> orders);
+    public abstract void Listen(Span<ListenRequest> orders);
 
     /// <summary>Begins to open listening sockets: where another thread does that, the loop goes on with its traffic.</summary>
-    public virtual void BeginListen(ReadOnlySpan<ListenOrder> orders)
+    public virtual void BeginListen(ReadOnlySpan<ListenRequest> orders)
     {
     }
 
     /// <summary>Ends what was begun with the same orders. False if it is not done yet: then <see cref="Answers"/> will be readable.</summary>
     /// <param name="wait">Until it is done.</param>
-    public virtual bool EndListen(Span<ListenOrder> orders, bool wait)
+    public virtual bool EndListen(Span<ListenRequest> orders, bool wait)
     {
-        this.Listen(orders);
+        Listen(orders);
         return true;
     }
 
@@ -53,24 +53,24 @@ public abstract class Side
 }
 
 /// <summary>The namespace that the loop's thread is in.</summary>
-public sealed class OwnSide : Side
+public sealed class CurrentNamespace : NetworkNamespace
 {
-    ISocketList? list;
+    ISocketList? _list;
 
-    public override ISocketList SocketList => this.list ??= SocketLists.Open();
+    public override ISocketList SocketList => _list ??= SocketLists.Open();
 
-    Handshakes? handshakes;
+    Handshakes? _handshakes;
 
     // Not before it is needed: the thread comes into its namespace after the side is made.
-    public override Handshakes Handshakes => this.handshakes ??= new();
+    public override Handshakes Handshakes => _handshakes ??= new();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 
     public override Result Udp(ushort family) => Sockets.Udp(family);
 
-    public override void Listen(Span<ListenOrder> orders)
+    public override void Listen(Span<ListenRequest> orders)
     {
-        foreach (ref ListenOrder order in orders)
+        foreach (ref ListenRequest order in orders)
             order.Open();
     }
 

@@ -1,4 +1,4 @@
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Namespace;
 
 /// <summary>What the command line asks of every socket that is opened for traffic.</summary>
 /// <param name="FreeBind">Listen on addresses that the host does not have (yet), too.</param>

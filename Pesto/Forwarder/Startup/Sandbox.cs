@@ -1,6 +1,9 @@
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>
 /// What the forwarder gives up once everything listens: who took it over would have sockets in two namespaces, and no user,
@@ -10,16 +13,16 @@ public sealed class Sandbox
 {
     const int OwnerOnly = 0x3f;
 
-    readonly ServeOptions options;
-    readonly List<string> missing = [];
-    readonly Landlock? landlock;
+    readonly ServeOptions _options;
+    readonly List<string> _missing = [];
+    readonly Landlock? _landlock;
 
     Sandbox(ServeOptions options)
     {
-        this.options = options;
-        Result files = Landlock.Prepare(options.OwnFiles, out this.landlock);
+        _options = options;
+        Result files = Landlock.Prepare(options.OwnFiles, out _landlock);
         if (!files.Ok)
-            this.missing.Add($"Landlock ({files.Error.Text()})");
+            _missing.Add($"Landlock ({files.Error.Text()})");
     }
 
     /// <summary>
@@ -29,23 +32,23 @@ public sealed class Sandbox
     /// <param name="opensMore">Sockets may be wanted later that are not open yet.</param>
     /// <param name="ownFiles">What is to be removed at the end.</param>
     /// <returns>Who removes the forwarder's own files at the end, if the forwarder itself can't any more; else null.</returns>
-    public static Janitor? Enter(ServeOptions options, OtherSide? other, Listeners listeners, bool opensMore, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
+    public static Janitor? Enter(ServeOptions options, NamespaceThread? other, Listeners listeners, bool opensMore, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
         Privilege kept = KeptBy(options, opensMore);
         Janitor? janitor = null;
-        if (options.RunAs is null && Processes.User == 0 && !Launch.EnteredUserNamespace)
+        if (options.RunAs is null && Processes.User == 0 && !Reexecution.EnteredUserNamespace)
             janitor = sandbox.BecomeNobody(ownFiles, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
-        other?.Run(() => sandbox.EnterThread(Launch.EnteredUserNamespace ? Privilege.None : kept));
+        other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Privilege.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
         sandbox.EnterThread(kept);
-        sandbox.landlock?.Close();
+        sandbox._landlock?.Close();
         Privileges.HideMemory();
         sandbox.FilterSystemCalls();
-        if (sandbox.missing.Count > 0)
-            Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox.missing)}");
+        if (sandbox._missing.Count > 0)
+            Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox._missing)}");
         return janitor;
     }
 
@@ -54,10 +57,10 @@ public sealed class Sandbox
         (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
 
     /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
-    Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, OtherSide? other, Listeners listeners)
+    Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, NamespaceThread? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
-        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(this.landlock, ownFiles) : null;
+        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(_landlock, ownFiles) : null;
         // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
         listeners.GiveTo(nobody);
         Privileges.KeepOverChangeOfUser();
@@ -71,14 +74,14 @@ public sealed class Sandbox
     void EnterThread(Privilege kept)
     {
         Privileges.Keep(kept);
-        if (this.landlock?.Enter() is { Ok: false } failed)
-            this.missing.Add($"Landlock ({failed.Error.Text()})");
+        if (_landlock?.Enter() is { Ok: false } failed)
+            _missing.Add($"Landlock ({failed.Error.Text()})");
     }
 
     void FilterSystemCalls()
     {
-        Result filtered = AllowedCalls.ForForwarder(removesFiles: this.options.OwnFiles.Length > 0);
+        Result filtered = AllowedCalls.ForForwarder(removesFiles: _options.OwnFiles.Length > 0);
         if (!filtered.Ok)
-            this.missing.Add($"a filter of system calls ({filtered.Error.Text()})");
+            _missing.Add($"a filter of system calls ({filtered.Error.Text()})");
     }
 }

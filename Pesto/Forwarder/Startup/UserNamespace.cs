@@ -1,6 +1,7 @@
+using Pesto.CommandLine;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>
 /// The way of an ordinary user into his container's network namespace: it leads through the user namespace that owns it,

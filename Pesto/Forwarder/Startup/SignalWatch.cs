@@ -1,23 +1,24 @@
 using System.Buffers.Binary;
+using Pesto.Forwarder.Loop;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>Takes the signals that the launcher had blocked, as events of the loop: end, print counters.</summary>
 public sealed class SignalWatch : IEventHandler
 {
     const int RecordSize = 128;
 
-    readonly Loop loop;
-    readonly Statistics statistics;
-    readonly int fd;
+    readonly EventLoop _loop;
+    readonly Statistics _statistics;
+    readonly int _fd;
 
-    public SignalWatch(Loop loop, Statistics statistics)
+    public SignalWatch(EventLoop loop, Statistics statistics)
     {
-        this.loop = loop;
-        this.statistics = statistics;
-        this.fd = Processes.SignalDescriptor(Launch.Signals).OrThrow("watching for signals");
-        loop.Epoll.Watch(this.fd, Events.In, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow("watching for signals");
+        _loop = loop;
+        _statistics = statistics;
+        _fd = Processes.SignalDescriptor(Reexecution.Signals).OrThrow("watching for signals");
+        loop.Epoll.Watch(_fd, Events.In, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow("watching for signals");
     }
 
     /// <summary>The number of the signal that ended the loop.</summary>
@@ -26,17 +27,17 @@ public sealed class SignalWatch : IEventHandler
     public void OnEvents(EventKey key, Events events)
     {
         Span<byte> record = stackalloc byte[RecordSize];
-        while (Descriptors.Read(this.fd, record) is { Ok: true, Value: RecordSize })
+        while (Descriptors.Read(_fd, record) is { Ok: true, Value: RecordSize })
         {
             int signal = BinaryPrimitives.ReadInt32LittleEndian(record);
             if (signal == Processes.User1)
             {
-                this.statistics.Print();
+                _statistics.Print();
             }
             else if (signal is Processes.Terminate or Processes.Interrupt)
             {
-                this.Last = signal;
-                this.loop.Stop();
+                Last = signal;
+                _loop.Stop();
             }
         }
     }

@@ -1,4 +1,4 @@
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Reporting;
 
 /// <summary>What the forwarder has done since it started. Only the loop's thread touches them.</summary>
 public sealed class Counters

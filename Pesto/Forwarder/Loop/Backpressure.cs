@@ -1,29 +1,30 @@
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Loop;
 
 /// <summary>
 /// What happens when the system has no more to give: descriptors, memory, ports. It is a state and not a crash: new
 /// connections wait in the kernel, existing ones go on, one line says so, and it is tried again when something was
 /// given back, or after a while.
 /// </summary>
-public sealed class Limits : ITimed
+public sealed class Backpressure : ITimed
 {
     const long RetryMilliseconds = 100;
     const long SayAgainMilliseconds = 10_000;
 
-    readonly Loop loop;
-    long retryAt = long.MaxValue;
-    long saidAt = long.MinValue / 2;
+    readonly EventLoop _loop;
+    long _retryAt = long.MaxValue;
+    long _saidAt = long.MinValue / 2;
 
-    public Limits(Loop loop)
+    public Backpressure(EventLoop loop)
     {
-        this.loop = loop;
+        _loop = loop;
         loop.AddTimed(this);
     }
 
     /// <summary>True while new connections are left waiting in the kernel.</summary>
-    public bool Full => this.retryAt != long.MaxValue;
+    public bool Full => _retryAt != long.MaxValue;
 
     /// <summary>Called when accepting may go on.</summary>
     public Action? Recovered { get; set; }
@@ -38,35 +39,35 @@ public sealed class Limits : ITimed
 
     public void Reached(string what, Errno error)
     {
-        this.retryAt = this.loop.Now + RetryMilliseconds;
-        this.Say(what, error, "new connections wait, existing ones go on");
-        this.MakeRoom?.Invoke();
+        _retryAt = _loop.Now + RetryMilliseconds;
+        Say(what, error, "new connections wait, existing ones go on");
+        MakeRoom?.Invoke();
     }
 
     /// <summary>A limit that is met by ending the UDP flow that has been idle longest: nothing has to wait.</summary>
-    public void MadeRoom(string what, Errno error) => this.Say(what, error, "the UDP flows that are idle longest make room for new ones");
+    public void MadeRoom(string what, Errno error) => Say(what, error, "the UDP flows that are idle longest make room for new ones");
 
     void Say(string what, Errno error, string consequence)
     {
-        if (this.loop.Now - this.saidAt < SayAgainMilliseconds)
+        if (_loop.Now - _saidAt < SayAgainMilliseconds)
             return;
-        this.saidAt = this.loop.Now;
+        _saidAt = _loop.Now;
         string reason = error == Errno.None ? "none left" : error.Text();
-        Log.Warn($"limit reached: {what}: {reason} ({this.Numbers?.Invoke()}); {consequence}");
+        Log.Warn($"limit reached: {what}: {reason} ({Numbers?.Invoke()}); {consequence}");
     }
 
     /// <summary>Something was given back.</summary>
     public void Released()
     {
-        if (this.Full)
-            this.retryAt = 0;
+        if (Full)
+            _retryAt = 0;
     }
 
-    public long Deadline => this.retryAt;
+    public long Deadline => _retryAt;
 
     public void OnTime(long now)
     {
-        this.retryAt = long.MaxValue;
-        this.Recovered?.Invoke();
+        _retryAt = long.MaxValue;
+        Recovered?.Invoke();
     }
 }

@@ -1,14 +1,14 @@
-namespace Pesto;
+namespace Pesto.CommandLine;
 
 /// <summary>
 /// Reads a command line as getopt_long(3) does: clustered short options, values attached or apart, unambiguous prefixes
 /// of long options, options after other arguments, and "--" to end them.
 /// </summary>
-public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.Option> options)
+public sealed class OptionReader(string[] arguments, ReadOnlyMemory<OptionReader.Option> options)
 {
-    readonly List<string> operands = [];
-    int at;
-    int inCluster;
+    readonly List<string> _operands = [];
+    int _at;
+    int _inCluster;
 
     /// <param name="Id">What <see cref="Next"/> gives: the letter for options that have one.</param>
     /// <param name="Letter">'\0' for none.</param>
@@ -25,47 +25,47 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
     public string Written { get; private set; } = "";
 
     /// <summary>The arguments that are no options, complete when <see cref="Next"/> has given -1.</summary>
-    public IReadOnlyList<string> Operands => this.operands;
+    public IReadOnlyList<string> Operands => _operands;
 
     /// <summary>The next option's id, in the order given, or -1 at the end.</summary>
     /// <exception cref="UsageException">An option that does not exist, is ambiguous, lacks its value or has one too many.</exception>
     public int Next()
     {
-        this.Value = "";
-        while (this.inCluster == 0)
+        Value = "";
+        while (_inCluster == 0)
         {
-            if (this.at >= arguments.Length)
+            if (_at >= arguments.Length)
                 return -1;
-            string argument = arguments[this.at];
+            string argument = arguments[_at];
             if (argument == "--")
             {
-                this.operands.AddRange(arguments[(this.at + 1)..]);
-                this.at = arguments.Length;
+                _operands.AddRange(arguments[(_at + 1)..]);
+                _at = arguments.Length;
             }
             else if (argument.StartsWith("--", StringComparison.Ordinal))
             {
-                this.at++;
-                return this.Long(argument);
+                _at++;
+                return Long(argument);
             }
             else if (argument.Length > 1 && argument[0] == '-')
             {
-                this.inCluster = 1;
+                _inCluster = 1;
             }
             else
             {
-                this.operands.Add(argument);
-                this.at++;
+                _operands.Add(argument);
+                _at++;
             }
         }
 
-        return this.Short(arguments[this.at]);
+        return Short(arguments[_at]);
     }
 
     int Short(string argument)
     {
-        char letter = argument[this.inCluster++];
-        string rest = argument[this.inCluster..];
-        this.Written = $"-{letter}";
+        char letter = argument[_inCluster++];
+        string rest = argument[_inCluster..];
+        Written = $"-{letter}";
         Option option = default;
         foreach (Option candidate in options.Span)
         {
@@ -74,15 +74,15 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
         }
 
         if (option.Name is null)
-            throw new UsageException($"there is no option {this.Written}");
+            throw new UsageException($"there is no option {Written}");
         if (option.HasValue || rest.Length == 0)
         {
-            this.inCluster = 0;
-            this.at++;
+            _inCluster = 0;
+            _at++;
         }
 
         if (option.HasValue)
-            this.Value = rest.Length > 0 ? rest : this.NextArgument();
+            Value = rest.Length > 0 ? rest : NextArgument();
         return option.Id;
     }
 
@@ -90,13 +90,13 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
     {
         int equals = argument.IndexOf('=', StringComparison.Ordinal);
         string name = equals < 0 ? argument[2..] : argument[2..equals];
-        this.Written = $"--{name}";
-        Option option = this.Find(name);
-        this.Written = $"--{option.Name}";
+        Written = $"--{name}";
+        Option option = Find(name);
+        Written = $"--{option.Name}";
         if (!option.HasValue && equals >= 0)
-            throw new UsageException($"{this.Written} takes no value");
+            throw new UsageException($"{Written} takes no value");
         if (option.HasValue)
-            this.Value = equals >= 0 ? argument[(equals + 1)..] : this.NextArgument();
+            Value = equals >= 0 ? argument[(equals + 1)..] : NextArgument();
         return option.Id;
     }
 
@@ -119,9 +119,9 @@ public sealed class CommandLine(string[] arguments, ReadOnlyMemory<CommandLine.O
 
     string NextArgument()
     {
-        if (this.at >= arguments.Length)
-            throw new UsageException($"{this.Written} needs a value");
-        return arguments[this.at++];
+        if (_at >= arguments.Length)
+            throw new UsageException($"{Written} needs a value");
+        return arguments[_at++];
     }
 }
 

@@ -1,10 +1,10 @@
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Namespace;
 
 /// <summary>A listening socket to be opened, and then what became of it. Opening touches nothing else, so any thread may do it.</summary>
-public struct ListenOrder
+public struct ListenRequest
 {
     const int Backlog = 4096;
 
@@ -37,7 +37,7 @@ public struct ListenOrder
     public Result Outcome;
 
     /// <summary>What a rule wants at one of its ports.</summary>
-    public static ListenOrder For(in Rule rule, ushort port, SocketSettings settings) => new()
+    public static ListenRequest For(in Rule rule, ushort port, SocketSettings settings) => new()
     {
         Address = rule.Address,
         Interface = rule.Interface,
@@ -49,67 +49,67 @@ public struct ListenOrder
 
     public void Open()
     {
-        Result socket = this.Protocol == IpProtocol.Tcp ? Sockets.Tcp(this.Family) : Sockets.Udp(this.Family);
+        Result socket = Protocol == IpProtocol.Tcp ? Sockets.Tcp(Family) : Sockets.Udp(Family);
         if (!socket.Ok)
         {
-            this.Outcome = socket;
+            Outcome = socket;
             return;
         }
 
-        Result ready = this.Prepare(socket.Value);
+        Result ready = Prepare(socket.Value);
         if (ready.Ok)
         {
-            this.Outcome = socket;
+            Outcome = socket;
             return;
         }
 
         Descriptors.Close(socket.Value);
-        this.Outcome = ready;
+        Outcome = ready;
     }
 
-    readonly ushort Family => this.Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
+    readonly ushort Family => Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
 
     Result Prepare(int fd)
     {
-        Result done = this.Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
-        if (done.Ok && this.Handover)
+        Result done = Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
+        if (done.Ok && Handover)
             done = Sockets.SetReusePort(fd, true);
-        if (done.Ok && this.Family == SocketAddress.V6)
-            done = Sockets.SetV6Only(fd, !this.DualStack);
-        if (done.Ok && this.Settings.FreeBind)
-            done = Sockets.SetFreeBind(fd, this.Family);
-        if (done.Ok && !this.Interface.IsEmpty)
-            done = Sockets.BindToDevice(fd, this.Interface.Bytes);
+        if (done.Ok && Family == SocketAddress.V6)
+            done = Sockets.SetV6Only(fd, !DualStack);
+        if (done.Ok && Settings.FreeBind)
+            done = Sockets.SetFreeBind(fd, Family);
+        if (done.Ok && !Interface.IsEmpty)
+            done = Sockets.BindToDevice(fd, Interface.Bytes);
         // An IPv6 address can't be bound together with an interface that does not exist.
-        if (done.Ok && this.OnlyBind && this.Family == SocketAddress.V4)
+        if (done.Ok && OnlyBind && Family == SocketAddress.V4)
             done = Sockets.BindNowhere(fd);
         if (!done.Ok)
             return done;
 
-        if (this.Protocol == IpProtocol.Udp)
+        if (Protocol == IpProtocol.Udp)
         {
             // Before it is bound: datagrams come from then on.
             Sockets.SetBuffers(fd, DatagramBuffer);
             _ = Sockets.SetRowsReceived(fd).Ok;
-            if (this.Address.IsWildcard)
-                done = Sockets.SetDestinationTold(fd, this.Family);
+            if (Address.IsWildcard)
+                done = Sockets.SetDestinationTold(fd, Family);
             if (!done.Ok)
                 return done;
         }
 
-        uint scope = this.Address.IsLinkLocal && !this.Interface.IsEmpty ? Sockets.InterfaceIndex(fd, this.Interface.Bytes) : 0;
-        SocketAddress address = SocketAddress.Of(this.Address, this.Port, scope);
+        uint scope = Address.IsLinkLocal && !Interface.IsEmpty ? Sockets.InterfaceIndex(fd, Interface.Bytes) : 0;
+        SocketAddress address = SocketAddress.Of(Address, Port, scope);
         done = Sockets.Bind(fd, in address);
-        if (!done.Ok || this.OnlyBind || this.Protocol == IpProtocol.Udp)
+        if (!done.Ok || OnlyBind || Protocol == IpProtocol.Udp)
             return done;
 
         // Connections that are accepted have this from their listening socket: the calls are saved for each.
         done = Sockets.SetNoDelay(fd);
-        if (done.Ok && this.Settings.Keepalive != 0)
-            done = Sockets.SetKeepalive(fd, this.Settings.Keepalive);
+        if (done.Ok && Settings.Keepalive != 0)
+            done = Sockets.SetKeepalive(fd, Settings.Keepalive);
         CongestionControl usual = CongestionControl.Of(fd);
         if (usual.Paces && CongestionControl.Reno.ApplyTo(fd).Ok)
-            this.FromElsewhere = usual;
+            FromElsewhere = usual;
         return done.Ok ? Sockets.Listen(fd, Backlog) : done;
     }
 }

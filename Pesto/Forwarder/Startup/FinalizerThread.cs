@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>
 /// The runtime's own thread for what is left to be cleaned up. It is there before the program's first line, and the only

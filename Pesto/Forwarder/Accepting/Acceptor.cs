@@ -1,7 +1,13 @@
+using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
+using Pesto.Forwarder.Tcp;
+using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 using Pesto.Rules;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Accepting;
 
 /// <summary>Takes what comes to the listening sockets and hands it to the flows, with the target that the socket's rule names.</summary>
 public sealed unsafe class Acceptor : IEventHandler
@@ -9,32 +15,32 @@ public sealed unsafe class Acceptor : IEventHandler
     /// <summary>The most that are accepted from one socket before others get their turn.</summary>
     const int FairShare = 16;
 
-    readonly Loop loop;
-    readonly Tables tables;
-    readonly Listeners listeners;
-    readonly TcpFlows tcp;
-    readonly UdpFlows udp;
-    readonly Limits limits;
-    readonly Targets targets;
-    readonly Counters counters;
-    readonly int descriptors;
-    readonly int kind;
+    readonly EventLoop _loop;
+    readonly Tables _tables;
+    readonly Listeners _listeners;
+    readonly TcpFlows _tcp;
+    readonly UdpFlows _udp;
+    readonly Backpressure _limits;
+    readonly Targets _targets;
+    readonly Counters _counters;
+    readonly int _descriptors;
+    readonly int _kind;
 
     /// <param name="descriptors">How many may be open for listening sockets and flows.</param>
     public Acceptor(
-        Loop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Limits limits, Targets targets, Counters counters, int descriptors)
+        EventLoop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Backpressure limits, Targets targets, Counters counters, int descriptors)
     {
-        this.loop = loop;
-        this.tables = tables;
-        this.listeners = listeners;
-        this.tcp = tcp;
-        this.udp = udp;
-        this.limits = limits;
-        this.targets = targets;
-        this.counters = counters;
-        this.descriptors = descriptors;
-        this.kind = loop.AddHandler(this);
-        limits.Recovered = this.ArmAll;
+        _loop = loop;
+        _tables = tables;
+        _listeners = listeners;
+        _tcp = tcp;
+        _udp = udp;
+        _limits = limits;
+        _targets = targets;
+        _counters = counters;
+        _descriptors = descriptors;
+        _kind = loop.AddHandler(this);
+        limits.Recovered = ArmAll;
     }
 
     /// <summary>What came of accepting from a socket.</summary>
@@ -53,25 +59,25 @@ public sealed unsafe class Acceptor : IEventHandler
     public void OnEvents(EventKey key, Events events)
     {
         int index = key.Index;
-        if (!key.IsOf(this.listeners.Generation(index)))
+        if (!key.IsOf(_listeners.Generation(index)))
             return;
-        Rule* rule = this.RuleInForce(index);
+        Rule* rule = RuleInForce(index);
         // A parked socket, or one that is new: what comes to it waits in the kernel. The event would come again and again.
         // Datagrams are taken even if there is room for no new flow: most belong to flows that exist.
-        if (rule == null || (this.limits.Full && this.listeners[index]->Protocol == IpProtocol.Tcp))
-            this.Disarm(index);
+        if (rule == null || (_limits.Full && _listeners[index]->Protocol == IpProtocol.Tcp))
+            Disarm(index);
         else
-            _ = this.Accept(index, rule, FairShare);
+            _ = Accept(index, rule, FairShare);
     }
 
     /// <summary>The active rule by which a socket is served, or null.</summary>
     public Rule* RuleInForce(int index)
     {
-        Listeners.Listener* listener = this.listeners[index];
-        int rule = listener->Rule[this.tables.Active];
+        Listeners.Listener* listener = _listeners[index];
+        int rule = listener->Rule[_tables.Active];
         if (rule < 0 && listener->Handover)
-            rule = this.RuleInItsPlace(listener);
-        return rule < 0 ? null : this.tables.Rule(listener->Pif, this.tables.Active, rule);
+            rule = RuleInItsPlace(listener);
+        return rule < 0 ? null : _tables.Rule(listener->Pif, _tables.Active, rule);
     }
 
     /// <summary>
@@ -81,7 +87,7 @@ public sealed unsafe class Acceptor : IEventHandler
     /// </summary>
     int RuleInItsPlace(Listeners.Listener* listener)
     {
-        ReadOnlySpan<Rule> rules = this.tables.Rules(listener->Pif, this.tables.Active);
+        ReadOnlySpan<Rule> rules = _tables.Rules(listener->Pif, _tables.Active);
         for (int i = 0; i < rules.Length; i++)
         {
             ref readonly Rule rule = ref rules[i];
@@ -98,18 +104,18 @@ public sealed unsafe class Acceptor : IEventHandler
     /// <param name="isLast">The socket goes away: what waits on it may use what is kept for other things.</param>
     public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
-        Listeners.Listener* listener = this.listeners[index];
+        Listeners.Listener* listener = _listeners[index];
         if (listener->Protocol == IpProtocol.Udp)
-            return this.udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
-        Side side = this.tables.Pifs[listener->Pif].Connects;
+            return _udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
+        NetworkNamespace side = _tables.Pifs[listener->Pif].Connects;
         ushort port = rule->TargetPort(listener->Port);
         for (int i = 0; i < most; i++)
         {
             // Who can't be served now waits in the kernel's queue, and is not reset.
-            if (!isLast && !this.HasRoom())
+            if (!isLast && !HasRoom())
             {
-                this.limits.Reached("descriptors for connections", Errno.None);
-                this.Disarm(index);
+                _limits.Reached("descriptors for connections", Errno.None);
+                Disarm(index);
                 return Accepted.Full;
             }
 
@@ -131,19 +137,19 @@ public sealed unsafe class Acceptor : IEventHandler
             {
                 if (listener->DeafByDistance)
                     Sockets.AcceptFromAfar(accepted.Value, listener->Family);
-                SocketAddress target = this.targets.Of(rule->Target, isV4, port);
-                this.tcp.Add(accepted.Value, side, in target);
-                if (this.limits.Full)
+                SocketAddress target = _targets.Of(rule->Target, isV4, port);
+                _tcp.Add(accepted.Value, side, in target);
+                if (_limits.Full)
                     return Accepted.Full;
             }
             else if (accepted.Is(Errno.EAGAIN))
             {
                 return Accepted.All;
             }
-            else if (this.limits.IsExhaustion(accepted.Error))
+            else if (_limits.IsExhaustion(accepted.Error))
             {
-                this.limits.Reached("accepting connections", accepted.Error);
-                this.Disarm(index);
+                _limits.Reached("accepting connections", accepted.Error);
+                Disarm(index);
                 return Accepted.Full;
             }
 
@@ -155,9 +161,9 @@ public sealed unsafe class Acceptor : IEventHandler
 
     bool HasRoom()
     {
-        while (this.listeners.Count + this.tcp.DescriptorCount + this.counters.UdpOpen + TcpFlows.DescriptorsEach > this.descriptors)
+        while (_listeners.Count + _tcp.DescriptorCount + _counters.UdpOpen + TcpFlows.DescriptorsEach > _descriptors)
         {
-            if (!this.tcp.MakeRoom())
+            if (!_tcp.MakeRoom())
                 return false;
         }
 
@@ -167,33 +173,33 @@ public sealed unsafe class Acceptor : IEventHandler
     /// <summary>Asks for the events of a socket.</summary>
     public void Arm(int index)
     {
-        Listeners.Listener* listener = this.listeners[index];
+        Listeners.Listener* listener = _listeners[index];
         if (listener->Armed)
             return;
-        Result watched = this.loop.Epoll.Watch(listener->Fd, Events.In, new EventKey(this.kind, index, this.listeners.Generation(index)).Word);
+        Result watched = _loop.Epoll.Watch(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
         listener->Armed = watched.Ok;
         if (!watched.Ok)
-            this.limits.Reached("watched descriptors", watched.Error);
+            _limits.Reached("watched descriptors", watched.Error);
     }
 
     public void Disarm(int index)
     {
-        Listeners.Listener* listener = this.listeners[index];
+        Listeners.Listener* listener = _listeners[index];
         if (!listener->Armed)
             return;
         listener->Armed = false;
-        _ = this.loop.Epoll.Forget(listener->Fd).Ok;
+        _ = _loop.Epoll.Forget(listener->Fd).Ok;
     }
 
     /// <summary>What to do before a socket is closed; false if that needs more time.</summary>
-    public bool Leave(int index) => this.listeners[index]->Protocol == IpProtocol.Tcp || this.udp.Leave(index);
+    public bool Leave(int index) => _listeners[index]->Protocol == IpProtocol.Tcp || _udp.Leave(index);
 
     void ArmAll()
     {
-        for (int i = 0; i < this.listeners.High; i++)
+        for (int i = 0; i < _listeners.High; i++)
         {
-            if (this.listeners.Exists(i) && this.RuleInForce(i) != null)
-                this.Arm(i);
+            if (_listeners.Exists(i) && RuleInForce(i) != null)
+                Arm(i);
         }
     }
 }

@@ -1,29 +1,30 @@
+using Pesto.Forwarder.Loop;
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Tcp;
 
 /// <summary>
 /// Pipes to splice through. A flow has one only while it holds bytes of the flow: few are needed at a time, so they
 /// are kept and handed round.
 /// </summary>
-public sealed unsafe class Pipes
+public sealed unsafe class PipePool
 {
     /// <summary>A pipe's capacity in bytes as asked for; who may not have that much gets what the kernel gives.</summary>
     public const int WantedSize = 1024 * 1024;
 
     const int MostIdle = 64;
 
-    readonly Slots<Pipe> slots;
-    readonly NativeArray<int> idle = new(MostIdle);
-    int idleCount;
+    readonly Slots<Pipe> _slots;
+    readonly NativeArray<int> _idle = new(MostIdle);
+    int _idleCount;
 
-    readonly int descriptors;
+    readonly int _descriptors;
 
     /// <param name="descriptors">How many may be open, of whatever kind: beyond that no pipe is made, since flows can do without.</param>
-    public Pipes(int capacity, int descriptors)
+    public PipePool(int capacity, int descriptors)
     {
-        this.slots = new(capacity);
-        this.descriptors = descriptors;
+        _slots = new(capacity);
+        _descriptors = descriptors;
     }
 
     public struct Pipe
@@ -33,69 +34,69 @@ public sealed unsafe class Pipes
         public int Size;
     }
 
-    public Pipe* this[int index] => this.slots[index];
+    public Pipe* this[int index] => _slots[index];
 
     /// <summary>Pipes that exist, in use or idle: two descriptors each.</summary>
-    public int Count => this.slots.Count;
+    public int Count => _slots.Count;
 
     /// <summary>Whether the next <see cref="Take"/> will succeed with a pipe of at least this size.</summary>
     public bool EnsureSpare(int size)
     {
-        if (this.idleCount > 0)
-            return this.slots[this.idle[this.idleCount - 1]]->Size >= size;
-        int made = this.Make();
+        if (_idleCount > 0)
+            return _slots[_idle[_idleCount - 1]]->Size >= size;
+        int made = Make();
         if (made < 0)
             return false;
-        this.idle[this.idleCount++] = made;
-        return this.slots[made]->Size >= size;
+        _idle[_idleCount++] = made;
+        return _slots[made]->Size >= size;
     }
 
     /// <summary>An empty pipe, or -1 if none is to be had.</summary>
-    public int Take() => this.idleCount > 0 ? this.idle[--this.idleCount] : this.Make();
+    public int Take() => _idleCount > 0 ? _idle[--_idleCount] : Make();
 
     /// <summary>Takes back a pipe that is empty.</summary>
     public void Return(int index)
     {
-        if (this.idleCount < MostIdle)
-            this.idle[this.idleCount++] = index;
+        if (_idleCount < MostIdle)
+            _idle[_idleCount++] = index;
         else
-            this.Discard(index);
+            Discard(index);
     }
 
     /// <summary>Closes a pipe that is kept at hand; false if there is none.</summary>
     public bool DiscardIdle()
     {
-        if (this.idleCount == 0)
+        if (_idleCount == 0)
             return false;
-        this.Discard(this.idle[--this.idleCount]);
+        Discard(_idle[--_idleCount]);
         return true;
     }
 
     /// <summary>Closes a pipe, with what it holds.</summary>
     public void Discard(int index)
     {
-        Pipe* pipe = this.slots[index];
+        Pipe* pipe = _slots[index];
         Descriptors.Close(pipe->Read);
         Descriptors.Close(pipe->Write);
-        this.slots.Return(index);
+        _slots.Return(index);
     }
 
     int Make()
     {
-        int index = this.slots.Take();
+        int index = _slots.Take();
         if (index < 0)
             return -1;
-        Pipe* pipe = this.slots[index];
+        Pipe* pipe = _slots[index];
         if (!Descriptors.Pipe(out pipe->Read, out pipe->Write).Ok)
         {
-            this.slots.Return(index);
+            _slots.Return(index);
             return -1;
         }
 
         // The lowest free number is given out, so the number tells how many are open.
-        if (pipe->Write >= this.descriptors)
+        if (pipe->Write >= _descriptors)
         {
-            this.Discard(index);
+            Discard(index);
             return -1;
         }
 

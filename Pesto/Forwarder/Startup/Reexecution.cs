@@ -1,6 +1,6 @@
 using Pesto.Linux;
 
-namespace Pesto.Forwarder;
+namespace Pesto.Forwarder.Startup;
 
 /// <summary>
 /// How the forwarder comes to run. The runtime has threads before the first line of the program, which is too late to
@@ -8,7 +8,7 @@ namespace Pesto.Forwarder;
 /// executes itself again, with signals blocked from the first moment: in the same process in the foreground, in a child
 /// in the background, of which it waits to hear that everything listens.
 /// </summary>
-public static class Launch
+public static class Reexecution
 {
     const string StageVariable = "PESTO_READY_FD", UserNamespaceVariable = "PESTO_USERNS";
 

@@ -1,0 +1,203 @@
+using Pesto.Linux;
+
+namespace Pesto.Forwarder.Namespace;
+
+/// <summary>
+/// The namespace that the loop's thread has left, and to which an ordinary user can't come back. A second thread stays
+/// there and does nothing but open sockets when asked. The loop waits for it, so that there is nothing to lock; only while
+/// it opens listening sockets for a commit, which may take a while, the loop goes on, and keeps its hands off these orders
+/// until they are done. The thread never sees a table or a flow.
+/// </summary>
+public sealed class NamespaceThread : NetworkNamespace
+{
+    /// <summary>Unconnected sockets that are kept at hand for flows, of each protocol and family: one change of threads gets so many.</summary>
+    const int PoolSize = 32;
+
+    const int StackSize = 256 * 1024;
+
+    readonly int _asked = Descriptors.EventCounter().OrThrow("creating an event counter");
+    readonly int _answered = Descriptors.EventCounter().OrThrow("creating an event counter");
+    readonly CurrentNamespace _own = new();
+    readonly ListenRequest[] _orders = new ListenRequest[MostListeners];
+    readonly ListenRequest[] _ordersBegun = new ListenRequest[MostListeners];
+    readonly int[][] _pools = [new int[PoolSize], new int[PoolSize], new int[PoolSize], new int[PoolSize]];
+    readonly int[] _pooled = new int[4];
+
+    Request _request;
+    bool _isAsked;
+    bool _isAnswered;
+    int _count;
+    int _pool;
+    Address _address;
+    Action? _action;
+    Result _result;
+
+    /// <summary>Starts the thread, in the namespace that the caller's thread is in now.</summary>
+    public NamespaceThread()
+    {
+        Thread thread = new(Serve, StackSize) { IsBackground = true };
+        thread.Start();
+    }
+
+    enum Request
+    {
+        Listen,
+        ListenBegun,
+        FillPool,
+        IsLocal,
+        OpenSocketList,
+        Run,
+    }
+
+    public override Handshakes Handshakes { get; } = new();
+
+    public override ISocketList SocketList
+    {
+        get
+        {
+            Ask(Request.OpenSocketList);
+            return _own.SocketList;
+        }
+    }
+
+    public override Result Tcp(ushort family) => FromPool(family == SocketAddress.V4 ? 0 : 1);
+
+    public override Result Udp(ushort family) => FromPool(family == SocketAddress.V4 ? 2 : 3);
+
+    Result FromPool(int wanted)
+    {
+        if (_pooled[wanted] == 0)
+        {
+            End();
+            _pool = wanted;
+            Ask(Request.FillPool);
+            if (_pooled[wanted] == 0)
+                return _result;
+        }
+
+        return Result.From(_pools[wanted][--_pooled[wanted]]);
+    }
+
+    public override void Listen(Span<ListenRequest> wanted)
+    {
+        End();
+        wanted.CopyTo(_orders);
+        _count = wanted.Length;
+        Ask(Request.Listen);
+        _orders.AsSpan(0, wanted.Length).CopyTo(wanted);
+    }
+
+    public override int Answers => _answered;
+
+    public override void BeginListen(ReadOnlySpan<ListenRequest> wanted)
+    {
+        wanted.CopyTo(_ordersBegun);
+        _count = wanted.Length;
+        Begin(Request.ListenBegun);
+    }
+
+    public override bool EndListen(Span<ListenRequest> wanted, bool wait)
+    {
+        if (_isAsked && !wait && !Volatile.Read(ref _isAnswered))
+            return false;
+        End();
+        _ordersBegun.AsSpan(0, wanted.Length).CopyTo(wanted);
+        return true;
+    }
+
+    public override bool IsLocal(Address wanted)
+    {
+        _address = wanted;
+        Ask(Request.IsLocal);
+        return _result.Value == 1;
+    }
+
+    /// <summary>Has the thread do something else, once.</summary>
+    public void Run(Action what)
+    {
+        _action = what;
+        Ask(Request.Run);
+    }
+
+    void Ask(Request what)
+    {
+        End();
+        Begin(what);
+        End();
+    }
+
+    void Begin(Request what)
+    {
+        _request = what;
+        _isAsked = true;
+        _isAnswered = false;
+        Signal(_asked);
+    }
+
+    /// <summary>Waits until the thread has done what it was asked to do last, if that has not been waited for yet.</summary>
+    void End()
+    {
+        if (!_isAsked)
+            return;
+        Await(_answered);
+        _isAsked = false;
+    }
+
+    void Serve()
+    {
+        while (true)
+        {
+            Await(_asked);
+            switch (_request)
+            {
+                case Request.Listen:
+                    _own.Listen(_orders.AsSpan(0, _count));
+                    break;
+                case Request.ListenBegun:
+                    _own.Listen(_ordersBegun.AsSpan(0, _count));
+                    break;
+                case Request.FillPool:
+                    FillPool();
+                    break;
+                case Request.OpenSocketList:
+                    _ = _own.SocketList;
+                    break;
+                case Request.Run:
+                    _action!();
+                    break;
+                case Request.IsLocal:
+                default:
+                    _result = Result.From(_own.IsLocal(_address) ? 1 : 0);
+                    break;
+            }
+
+            Volatile.Write(ref _isAnswered, true);
+            Signal(_answered);
+        }
+    }
+
+    void FillPool()
+    {
+        ushort family = (_pool & 1) == 0 ? SocketAddress.V4 : SocketAddress.V6;
+        while (_pooled[_pool] < PoolSize)
+        {
+            _result = _pool < 2 ? _own.Tcp(family) : _own.Udp(family);
+            if (!_result.Ok)
+                return;
+            _pools[_pool][_pooled[_pool]++] = _result.Value;
+        }
+    }
+
+    // Both can fail only if the descriptor is not an event counter.
+    static void Signal(int counter)
+    {
+        ReadOnlySpan<byte> one = [1, 0, 0, 0, 0, 0, 0, 0];
+        _ = Descriptors.WriteAll(counter, BitConverter.IsLittleEndian ? one : [0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    static void Await(int counter)
+    {
+        Span<byte> value = stackalloc byte[8];
+        _ = Descriptors.Read(counter, value);
+    }
+}
