@@ -9,35 +9,35 @@ sealed class CompareVerb
     public const int DefaultRounds = 5;
     public const int DefaultSeconds = 2;
 
-    readonly List<string> peers = [];
-    readonly List<string> loads = [];
-    readonly int rounds = DefaultRounds;
-    readonly double seconds = DefaultSeconds;
-    readonly string? json;
-    readonly string? svg;
+    readonly List<string> _peers = [];
+    readonly List<string> _loads = [];
+    readonly int _rounds = DefaultRounds;
+    readonly double _seconds = DefaultSeconds;
+    readonly string? _json;
+    readonly string? _svg;
 
     CompareVerb(string[] args)
     {
-        List<string> words = this.peers;
+        List<string> words = _peers;
         for (int i = 0; i < args.Length; i++)
         {
             string Value() => ++i < args.Length ? args[i] : throw new ArgumentException($"{args[i - 1]} needs a value");
             switch (args[i])
             {
                 case "--load":
-                    words = this.loads;
+                    words = _loads;
                     break;
                 case "--rounds":
-                    this.rounds = int.Parse(Value(), CultureInfo.InvariantCulture);
+                    _rounds = int.Parse(Value(), CultureInfo.InvariantCulture);
                     break;
                 case "--seconds":
-                    this.seconds = double.Parse(Value(), CultureInfo.InvariantCulture);
+                    _seconds = double.Parse(Value(), CultureInfo.InvariantCulture);
                     break;
                 case "--json":
-                    this.json = Value();
+                    _json = Value();
                     break;
                 case "--svg":
-                    this.svg = Value();
+                    _svg = Value();
                     break;
                 case var option when option.StartsWith('-'):
                     throw new ArgumentException($"{option}: no such option");
@@ -47,7 +47,7 @@ sealed class CompareVerb
             }
         }
 
-        if (this.rounds < 1 || this.seconds is not (> 0 and <= 60))
+        if (_rounds < 1 || _seconds is not (> 0 and <= 60))
             throw new ArgumentException("at least one round, of more than 0 and at most 60 seconds");
     }
 
@@ -56,20 +56,20 @@ sealed class CompareVerb
         CompareVerb options = new(args[1..]);
         // Checked before anything is set up.
         List<Load> loads = options.ChosenLoads();
-        List<Peer> peers = ChosenPeers(options.peers);
+        List<Peer> peers = ChosenPeers(options._peers);
         using (Turn.Take())
             return Isolation.Run(args, () => options.Compare(peers, loads));
     }
 
     List<Load> ChosenLoads()
     {
-        foreach (string name in this.loads)
+        foreach (string name in _loads)
         {
             if (!Load.All.Any(load => load.Name.StartsWith(name, StringComparison.Ordinal)))
                 throw new ArgumentException($"{name}: no such load; there are {string.Join(", ", Load.All.Select(load => load.Name))}");
         }
 
-        return [.. Load.All.Where(load => this.loads.Count == 0 || this.loads.Any(name => Names(name, load)))];
+        return [.. Load.All.Where(load => _loads.Count == 0 || _loads.Any(name => Names(name, load)))];
     }
 
     // "update" is a load, and the beginning of another one's name.
@@ -102,13 +102,13 @@ sealed class CompareVerb
 
     int Compare(List<Peer> peers, List<Load> loads)
     {
-        Comparison comparison = new(peers, loads, this.rounds, this.seconds);
+        Comparison comparison = new(peers, loads, _rounds, _seconds);
         if (comparison.Machine.IsBusy)
             Console.Error.WriteLine($"this machine is busy with other things (load {comparison.Machine.Load}): do not believe the figures");
         comparison.Run(results =>
         {
             Console.WriteLine(TextReport.Of(results));
-            this.Save(comparison);
+            Save(comparison);
         });
         Console.WriteLine(TextReport.Summary(comparison));
         foreach (string failure in comparison.Failures)
@@ -119,9 +119,9 @@ sealed class CompareVerb
     /// <summary>After each load, so that a run that is broken off leaves what it has.</summary>
     void Save(Comparison comparison)
     {
-        if (this.json != null)
-            File.WriteAllText(this.json, JsonReport.Of(comparison));
-        if (this.svg != null)
-            File.WriteAllText(this.svg, Chart.Of(comparison));
+        if (_json != null)
+            File.WriteAllText(_json, JsonReport.Of(comparison));
+        if (_svg != null)
+            File.WriteAllText(_svg, Chart.Of(comparison));
     }
 }

@@ -18,7 +18,7 @@ sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, in
 
     public List<LoadResults> Results { get; } = [];
 
-    public IEnumerable<string> Failures => this.Results.SelectMany(
+    public IEnumerable<string> Failures => Results.SelectMany(
         result => result.Peers.SelectMany(peer => peer.Errors.Select(error => $"{result.Load.Name}, {peer.Peer}: {error}"))).Distinct();
 
     /// <param name="finished">Told of each load when its last round is over.</param>
@@ -30,14 +30,14 @@ sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, in
         foreach (Load load in loads)
         {
             LoadResults results = new(load);
-            this.Results.Add(results);
+            Results.Add(results);
             List<(Peer Peer, PeerResults Results)> entries = [.. peers.Where(peer => Fits(peer, load)).Select(peer => (peer, new PeerResults(peer.Name, peer.IsForwarder)))];
             results.Peers.AddRange(entries.Select(entry => entry.Results));
             for (int round = 1; round <= rounds; round++)
             {
                 foreach ((Peer peer, PeerResults samples) in entries)
                 {
-                    Sample sample = samples.Errors.Count() < FailuresToGiveUp ? this.Sample(load, peer) : new() { Error = samples.Errors.Last() };
+                    Sample sample = samples.Errors.Count() < FailuresToGiveUp ? Sample(load, peer) : new() { Error = samples.Errors.Last() };
                     samples.Samples.Add(sample);
                     done++;
                     TimeSpan left = elapsed.Elapsed / done * (all - done);

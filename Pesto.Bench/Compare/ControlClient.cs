@@ -12,7 +12,7 @@ namespace Pesto.Bench.Compare;
 /// </summary>
 sealed class ControlClient(string path)
 {
-    readonly byte[] buffer = new byte[64 * 1024];
+    readonly byte[] _buffer = new byte[64 * 1024];
 
     /// <summary>Replaces what was added before, and returns when the forwarder has hung up.</summary>
     public void Update(ReadOnlySpan<Rule> kept, ReadOnlySpan<Rule> added)
@@ -20,26 +20,26 @@ sealed class ControlClient(string path)
         using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.ReceiveTimeout = 30_000;
         socket.Connect(new UnixDomainSocketEndPoint(path));
-        _ = this.Listing(socket, out List<byte> pifs);
+        _ = Listing(socket, out List<byte> pifs);
         int at = 0;
         foreach (byte pif in pifs)
         {
             bool inbound = pif == Pif.Host;
             int rules = inbound ? kept.Length + added.Length : 0;
-            Wire.WriteTable(this.buffer.AsSpan(at), pif, rules);
+            Wire.WriteTable(_buffer.AsSpan(at), pif, rules);
             at += Wire.TableSize;
             if (!inbound)
                 continue;
             foreach (ref readonly Rule rule in kept)
-                this.Append(in rule, ref at);
+                Append(in rule, ref at);
             foreach (ref readonly Rule rule in added)
-                this.Append(in rule, ref at);
+                Append(in rule, ref at);
         }
 
-        this.buffer[at++] = Wire.End;
-        socket.Send(this.buffer.AsSpan(0, at));
+        _buffer[at++] = Wire.End;
+        socket.Send(_buffer.AsSpan(0, at));
         socket.Shutdown(SocketShutdown.Send);
-        while (socket.Receive(this.buffer) > 0)
+        while (socket.Receive(_buffer) > 0)
         {
         }
     }
@@ -50,7 +50,7 @@ sealed class ControlClient(string path)
         using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.ReceiveTimeout = 30_000;
         socket.Connect(new UnixDomainSocketEndPoint(path));
-        return this.Listing(socket, out _);
+        return Listing(socket, out _);
     }
 
     /// <summary>A rule for TCP from loopback to the same ports of the target's loopback.</summary>
@@ -59,7 +59,7 @@ sealed class ControlClient(string path)
 
     void Append(in Rule rule, ref int at)
     {
-        Wire.WriteRule(this.buffer.AsSpan(at), in rule);
+        Wire.WriteRule(_buffer.AsSpan(at), in rule);
         at += Wire.RuleSize;
     }
 
@@ -67,16 +67,16 @@ sealed class ControlClient(string path)
     {
         pifs = [];
         Rule[] inbound = [];
-        ReadOnlySpan<byte> hello = this.Receive(socket, Wire.HelloSize);
+        ReadOnlySpan<byte> hello = Receive(socket, Wire.HelloSize);
         if (!hello[..8].SequenceEqual(Wire.Magic) || BinaryPrimitives.ReadUInt32BigEndian(hello[8..]) != Wire.Version)
             throw new InvalidOperationException($"{path} does not speak version {Wire.Version} of the protocol");
-        while (this.Receive(socket, 1)[0] is not Wire.End and byte pif)
+        while (Receive(socket, 1)[0] is not Wire.End and byte pif)
         {
             pifs.Add(pif);
-            int count = (int)BinaryPrimitives.ReadUInt32BigEndian(this.Receive(socket, Wire.PifSize - 1)[(Wire.PifNameSize + 4)..]);
+            int count = (int)BinaryPrimitives.ReadUInt32BigEndian(Receive(socket, Wire.PifSize - 1)[(Wire.PifNameSize + 4)..]);
             Rule[] rules = new Rule[count];
             for (int i = 0; i < count; i++)
-                rules[i] = Wire.ReadRule(this.Receive(socket, Wire.RuleSize));
+                rules[i] = Wire.ReadRule(Receive(socket, Wire.RuleSize));
             if (pif == Pif.Host)
                 inbound = rules;
         }
@@ -88,10 +88,10 @@ sealed class ControlClient(string path)
     {
         for (int have = 0; have < length;)
         {
-            int n = socket.Receive(this.buffer, have, length - have, SocketFlags.None);
+            int n = socket.Receive(_buffer, have, length - have, SocketFlags.None);
             have += n > 0 ? n : throw new InvalidOperationException($"{path}: the forwarder hung up");
         }
 
-        return this.buffer.AsSpan(0, length);
+        return _buffer.AsSpan(0, length);
     }
 }

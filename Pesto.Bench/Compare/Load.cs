@@ -32,12 +32,12 @@ sealed record Load(
     const string Connections = "1,000 connections";
     const string Datagrams = "1,000 datagrams";
 
-    public bool NeedsControl => this.Subject is Subject.Updates or Subject.LargeUpdate;
+    public bool NeedsControl => Subject is Subject.Updates or Subject.LargeUpdate;
 
     /// <summary>Whether it says nothing about what has no process.</summary>
-    public bool NeedsProcess => this.Subject != Subject.Rate;
+    public bool NeedsProcess => Subject != Subject.Rate;
 
-    public bool CarriesBytes => this.Work == Gigabyte;
+    public bool CarriesBytes => Work == Gigabyte;
 
     public static IReadOnlyList<Load> All { get; } =
     [

@@ -7,7 +7,7 @@ namespace Pesto.Bench.Compare;
 sealed record Machine(string Processor, int Processors, int MemoryGiB, string Kernel, string Date, double Load)
 {
     /// <summary>Whether something else keeps it busy: then figures say little, and ratios not much more.</summary>
-    public bool IsBusy => this.Load > this.Processors / 4.0;
+    public bool IsBusy => Load > Processors / 4.0;
 
     public static Machine This()
     {
@@ -18,5 +18,5 @@ sealed record Machine(string Processor, int Processors, int MemoryGiB, string Ke
         return new(processor, Environment.ProcessorCount, memory, kernel, DateTime.Now.ToString("yyyy-MM-dd", null), load);
     }
 
-    public override string ToString() => $"{this.Processor}, {this.Processors} processors, {this.MemoryGiB} GiB, {this.Kernel}, {this.Date}{(this.IsBusy ? $"; busy with other things: load {this.Load}" : "")}";
+    public override string ToString() => $"{Processor}, {Processors} processors, {MemoryGiB} GiB, {Kernel}, {Date}{(IsBusy ? $"; busy with other things: load {Load}" : "")}";
 }

@@ -26,7 +26,7 @@ sealed class ProcessTree(int root, params string[] ignored)
     }
 
     /// <summary>Processor time, user and system, with that of children and threads that ended.</summary>
-    public double CpuSeconds() => this.Members().Sum(id =>
+    public double CpuSeconds() => Members().Sum(id =>
     {
         // In whole ticks for a process, which says nothing about many small ones; in nanoseconds for a thread.
         (_, _, long own, long children) = Stat(id) ?? ("", 0, 0, 0);
@@ -37,22 +37,22 @@ sealed class ProcessTree(int root, params string[] ignored)
     /// <summary>Makes the highest resident size start from the present one.</summary>
     public void ResetPeak()
     {
-        foreach (int id in this.Members())
+        foreach (int id in Members())
             _ = UnlessGone(() => WriteClearRefs(id));
     }
 
     /// <summary>The highest resident size in KiB; pages that processes share count for each.</summary>
-    public long PeakKiB() => this.Members().Sum(id => Field($"/proc/{id}/status", "VmHWM:"));
+    public long PeakKiB() => Members().Sum(id => Field($"/proc/{id}/status", "VmHWM:"));
 
-    public long ResidentKiB() => this.Members().Sum(id => Field($"/proc/{id}/status", "VmRSS:"));
+    public long ResidentKiB() => Members().Sum(id => Field($"/proc/{id}/status", "VmRSS:"));
 
     /// <summary>The resident size in KiB with shared pages divided among those that share them.</summary>
-    public long ProportionalKiB() => this.Members().Sum(id => Field($"/proc/{id}/smaps_rollup", "Pss:"));
+    public long ProportionalKiB() => Members().Sum(id => Field($"/proc/{id}/smaps_rollup", "Pss:"));
 
-    public int Descriptors() => this.Members().Sum(id => UnlessGone(() => Directory.EnumerateFileSystemEntries($"/proc/{id}/fd").Count()));
+    public int Descriptors() => Members().Sum(id => UnlessGone(() => Directory.EnumerateFileSystemEntries($"/proc/{id}/fd").Count()));
 
     /// <summary>Whether somebody traces all of them.</summary>
-    public bool IsTraced => this.Members().All(id => Field($"/proc/{id}/status", "TracerPid:") != 0);
+    public bool IsTraced => Members().All(id => Field($"/proc/{id}/status", "TracerPid:") != 0);
 
     static (string Name, int Parent, long Ticks, long ChildrensTicks)? Stat(int id) => UnlessGone<(string, int, long, long)?>(() =>
     {

@@ -9,23 +9,23 @@ sealed class PeerResults(string peer, bool isForwarder)
 
     public List<Sample> Samples { get; } = [];
 
-    public IEnumerable<string> Errors => this.Samples.Where(sample => sample.Error != null).Select(sample => sample.Error!);
+    public IEnumerable<string> Errors => Samples.Where(sample => sample.Error != null).Select(sample => sample.Error!);
 
-    public bool HasValue => this.Samples.Any(sample => sample.Error == null);
+    public bool HasValue => Samples.Any(sample => sample.Error == null);
 
-    public double Median => this.MedianOf(sample => sample.Value) ?? double.NaN;
+    public double Median => MedianOf(sample => sample.Value) ?? double.NaN;
 
-    public double Least => this.Good.Min(sample => sample.Value);
+    public double Least => Good.Min(sample => sample.Value);
 
-    public double Most => this.Good.Max(sample => sample.Value);
+    public double Most => Good.Max(sample => sample.Value);
 
-    public double? MedianOf(Func<Sample, double?> figure) => Middle(this.Good.Select(figure));
+    public double? MedianOf(Func<Sample, double?> figure) => Middle(Good.Select(figure));
 
     /// <summary>The median of the figures that only some loads have, by name.</summary>
-    public IEnumerable<(string Name, double Value)> Others => this.Good.SelectMany(sample => sample.Others.Keys).Distinct()
-        .Select(name => (name, this.MedianOf(sample => sample.Others.GetValueOrDefault(name)) ?? 0));
+    public IEnumerable<(string Name, double Value)> Others => Good.SelectMany(sample => sample.Others.Keys).Distinct()
+        .Select(name => (name, MedianOf(sample => sample.Others.GetValueOrDefault(name)) ?? 0));
 
-    IEnumerable<Sample> Good => this.Samples.Where(sample => sample.Error == null);
+    IEnumerable<Sample> Good => Samples.Where(sample => sample.Error == null);
 
     /// <summary>
     /// What a figure of one is to that of the other, round by round, and of these the median: what slows the machine down for a
@@ -49,9 +49,9 @@ sealed class LoadResults(Load load)
 
     public List<PeerResults> Peers { get; } = [];
 
-    public PeerResults? Pesto => this.Peers.FirstOrDefault(peer => peer.Peer == "pesto" && peer.HasValue);
+    public PeerResults? Pesto => Peers.FirstOrDefault(peer => peer.Peer == "pesto" && peer.HasValue);
 
     /// <summary>The best of the other forwarders, by its median; null when there is none.</summary>
-    public PeerResults? Best => this.Peers.Where(peer => peer.IsForwarder && peer.Peer != "pesto" && peer.HasValue)
+    public PeerResults? Best => Peers.Where(peer => peer.IsForwarder && peer.Peer != "pesto" && peer.HasValue)
         .OrderBy(peer => load.HigherIsBetter ? -peer.Median : peer.Median).FirstOrDefault();
 }

@@ -15,89 +15,89 @@ sealed class Trial : IDisposable
     const int ManyPorts = 10_000;
     const ushort FirstOfMany = 10_000;
 
-    readonly Load load;
-    readonly double seconds;
-    readonly Instance forwarder;
-    readonly Child server;
+    readonly Load _load;
+    readonly double _seconds;
+    readonly Instance _forwarder;
+    readonly Child _server;
 
     /// <summary>The processes of the forwarder; null where the kernel forwards.</summary>
     public ProcessTree? Tree { get; }
 
     public Trial(Load load, Peer peer, double seconds)
     {
-        this.load = load;
-        this.seconds = seconds;
-        this.forwarder = peer.Start(load.Transport);
+        _load = load;
+        _seconds = seconds;
+        _forwarder = peer.Start(load.Transport);
         try
         {
-            this.server = new("the server", Command(["nsenter", "--net=" + this.forwarder.Namespace], "server", load.ServerMode, Topology.ServerPort), conversing: true, compiledAtOnce: true);
-            if (this.forwarder.Process is { } process)
-                this.Tree = new(process.Id, this.forwarder.Bystanders);
-            this.server.Expect("ready", StartLimit);
-            this.WaitUntilListening();
+            _server = new("the server", Command(["nsenter", "--net=" + _forwarder.Namespace], "server", load.ServerMode, Topology.ServerPort), conversing: true, compiledAtOnce: true);
+            if (_forwarder.Process is { } process)
+                Tree = new(process.Id, _forwarder.Bystanders);
+            _server.Expect("ready", StartLimit);
+            WaitUntilListening();
         }
         catch
         {
-            this.Dispose();
+            Dispose();
             throw;
         }
     }
 
     public void Dispose()
     {
-        this.server?.Dispose();
-        this.forwarder.Dispose();
+        _server?.Dispose();
+        _forwarder.Dispose();
     }
 
     /// <summary>Runs the load and takes the figures.</summary>
     public Sample Measure()
     {
-        this.Tree?.ResetPeak();
-        int descriptors = this.Tree?.Descriptors() ?? 0;
-        double before = (this.Tree?.ProportionalKiB() ?? 0) / 1024.0;
-        using Child client = this.StartClient(WarmUp);
-        client.Expect("begin", StartLimit + WarmUp + (this.load.Subject == Subject.Idle ? 60 : 0));
-        double cpu = this.Tree?.CpuSeconds() ?? 0;
-        (long bytes, long datagrams, long time) first = this.ServerCount();
-        Sample extra = this.load.Subject switch
+        Tree?.ResetPeak();
+        int descriptors = Tree?.Descriptors() ?? 0;
+        double before = (Tree?.ProportionalKiB() ?? 0) / 1024.0;
+        using Child client = StartClient(WarmUp);
+        client.Expect("begin", StartLimit + WarmUp + (_load.Subject == Subject.Idle ? 60 : 0));
+        double cpu = Tree?.CpuSeconds() ?? 0;
+        (long bytes, long datagrams, long time) first = ServerCount();
+        Sample extra = _load.Subject switch
         {
-            Subject.Idle => this.Hold(client, descriptors, before),
-            Subject.Updates => this.UpdateOverAndOver(),
-            Subject.LargeUpdate => this.UpdateLarge(),
+            Subject.Idle => Hold(client, descriptors, before),
+            Subject.Updates => UpdateOverAndOver(),
+            Subject.LargeUpdate => UpdateLarge(),
             _ => new(),
         };
-        client.Expect("end", this.seconds + StartLimit);
-        (long bytes, long datagrams, long time) last = this.ServerCount();
-        cpu = (this.Tree?.CpuSeconds() ?? 0) - cpu;
+        client.Expect("end", _seconds + StartLimit);
+        (long bytes, long datagrams, long time) last = ServerCount();
+        cpu = (Tree?.CpuSeconds() ?? 0) - cpu;
         Outcome outcome = Outcome.FromJson(client.Read(StartLimit));
         if ((outcome.Error ?? extra.Error) is { } error)
             return new() { Error = error };
-        long? peak = this.Tree?.PeakKiB();
+        long? peak = Tree?.PeakKiB();
         double elapsed = (last.time - first.time) / 1e9;
-        return this.load.Subject == Subject.Rate
-            ? this.Rate(outcome, last.bytes - first.bytes, last.datagrams - first.datagrams, elapsed, this.Tree == null ? null : cpu) with { PeakKiB = peak }
-            : this.Complete(extra, outcome) with { PeakKiB = peak };
+        return _load.Subject == Subject.Rate
+            ? Rate(outcome, last.bytes - first.bytes, last.datagrams - first.datagrams, elapsed, Tree == null ? null : cpu) with { PeakKiB = peak }
+            : Complete(extra, outcome) with { PeakKiB = peak };
     }
 
     /// <summary>Has somebody watch the forwarder while the load is on, and says how many exchanges or connections that saw.</summary>
     /// <param name="attach">Begins watching; what it returns ends it.</param>
     public double CountWhile(Func<ProcessTree, Action> attach)
     {
-        using Child client = this.StartClient(WarmUp);
+        using Child client = StartClient(WarmUp);
         client.Expect("begin", StartLimit + WarmUp);
-        Action detach = attach(this.Tree!);
-        (long bytes, _, _) = this.ServerCount();
-        Thread.Sleep(TimeSpan.FromSeconds(this.seconds / 2));
-        long exchanged = this.ServerCount().Bytes - bytes;
+        Action detach = attach(Tree!);
+        (long bytes, _, _) = ServerCount();
+        Thread.Sleep(TimeSpan.FromSeconds(_seconds / 2));
+        long exchanged = ServerCount().Bytes - bytes;
         detach();
-        return (double)exchanged / this.load.Size;
+        return (double)exchanged / _load.Size;
     }
 
     Child StartClient(double warmUp)
     {
-        double length = this.load.Subject == Subject.LargeUpdate ? Math.Max(3, this.seconds) : this.seconds;
+        double length = _load.Subject == Subject.LargeUpdate ? Math.Max(3, _seconds) : _seconds;
         return new(
-            "the client", Command([], "load", this.load.Traffic, this.forwarder.Address, this.forwarder.Port, this.load.Count, this.load.Size, warmUp, length),
+            "the client", Command([], "load", _load.Traffic, _forwarder.Address, _forwarder.Port, _load.Count, _load.Size, warmUp, length),
             conversing: true, compiledAtOnce: true);
     }
 
@@ -106,9 +106,9 @@ sealed class Trial : IDisposable
 
     void WaitUntilListening()
     {
-        if (this.forwarder.Process is not { } process)
+        if (_forwarder.Process is not { } process)
             return;
-        for (Stopwatch waited = Stopwatch.StartNew(); !Topology.IsListening(this.load.Transport); Thread.Sleep(10))
+        for (Stopwatch waited = Stopwatch.StartNew(); !Topology.IsListening(_load.Transport); Thread.Sleep(10))
         {
             if (process.HasEnded)
                 throw new InvalidOperationException($"the forwarder ended: {process.LastWords}");
@@ -119,28 +119,28 @@ sealed class Trial : IDisposable
 
     (long Bytes, long Datagrams, long Time) ServerCount()
     {
-        this.server.Write("count");
-        long[] fields = [.. this.server.Read(StartLimit).Split(' ').Select(field => long.Parse(field, CultureInfo.InvariantCulture))];
+        _server.Write("count");
+        long[] fields = [.. _server.Read(StartLimit).Split(' ').Select(field => long.Parse(field, CultureInfo.InvariantCulture))];
         return (fields[0], fields[1], fields[2]);
     }
 
     Sample Rate(Outcome outcome, long serverBytes, long serverDatagrams, double serverSeconds, double? cpu)
     {
-        bool toServer = this.load.Traffic == TrafficVerbs.Up;
-        bool flood = this.load.ServerMode is Server.UdpSink or Server.UdpSinkGro;
-        double units = flood ? serverDatagrams : this.load.CarriesBytes ? (toServer ? serverBytes : outcome.Bytes) : outcome.Count;
+        bool toServer = _load.Traffic == TrafficVerbs.Up;
+        bool flood = _load.ServerMode is Server.UdpSink or Server.UdpSinkGro;
+        double units = flood ? serverDatagrams : _load.CarriesBytes ? (toServer ? serverBytes : outcome.Bytes) : outcome.Count;
         double rate = units / (toServer || flood ? serverSeconds : outcome.Seconds);
         Dictionary<string, double> others = [];
         if (flood)
             others["sent/s"] = outcome.Count / outcome.Seconds;
-        if (this.load.Traffic == TrafficVerbs.UdpExchange)
+        if (_load.Traffic == TrafficVerbs.UdpExchange)
             others["lost"] = outcome.Lost;
         long failures = outcome.Refused + outcome.Reset + outcome.Stalled;
         bool timed = outcome.Median > 0;
         return new()
         {
-            Value = this.load.CarriesBytes ? rate * 8 / 1e9 : rate,
-            Cpu = cpu / (units / (this.load.CarriesBytes ? 1e9 : 1e3)),
+            Value = _load.CarriesBytes ? rate * 8 / 1e9 : rate,
+            Cpu = cpu / (units / (_load.CarriesBytes ? 1e9 : 1e3)),
             Median = timed ? outcome.Median : null,
             P99 = timed ? outcome.P99 : null,
             Others = others,
@@ -152,7 +152,7 @@ sealed class Trial : IDisposable
     Sample Hold(Child client, int descriptorsBefore, double before)
     {
         Thread.Sleep(200);
-        ProcessTree tree = this.Tree!;
+        ProcessTree tree = Tree!;
         // Shared pages divided among those that share them: else a forwarder of many processes would be charged for each of them anew.
         double now = tree.ProportionalKiB() / 1024.0;
         Sample result = new()
@@ -171,19 +171,19 @@ sealed class Trial : IDisposable
 
     Sample UpdateOverAndOver()
     {
-        ControlClient control = new(this.forwarder.ControlSocket!);
+        ControlClient control = new(_forwarder.ControlSocket!);
         Rule[] table = control.Read();
         Stopwatch elapsed = Stopwatch.StartNew();
         int updates = 0;
         // It must end before the client does, so that the client sees all of it.
-        while (elapsed.Elapsed.TotalSeconds < this.seconds * 0.9)
+        while (elapsed.Elapsed.TotalSeconds < _seconds * 0.9)
             control.Update(table, updates++ % 2 == 0 ? [ControlClient.Forward(9000, 9000)] : []);
         return new() { Value = updates / elapsed.Elapsed.TotalSeconds };
     }
 
     Sample UpdateLarge()
     {
-        ControlClient control = new(this.forwarder.ControlSocket!);
+        ControlClient control = new(_forwarder.ControlSocket!);
         Rule[] table = control.Read();
         Stopwatch elapsed = Stopwatch.StartNew();
         control.Update(table, [ControlClient.Forward(FirstOfMany, FirstOfMany + ManyPorts - 1)]);
@@ -214,7 +214,7 @@ sealed class Trial : IDisposable
     Sample Complete(Sample extra, Outcome outcome)
     {
         Dictionary<string, double> others = extra.Others;
-        switch (this.load.Subject)
+        switch (_load.Subject)
         {
             case Subject.Idle:
                 others["held"] = outcome.Count;

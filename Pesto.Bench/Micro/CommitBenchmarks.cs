@@ -20,9 +20,9 @@ namespace Pesto.Bench.Micro;
 public class CommitBenchmarks
 {
     const ushort First = 10_000;
-    Tables tables = new();
-    Transaction? transaction;
-    bool shifted;
+    Tables _tables = new();
+    Transaction? _transaction;
+    bool _shifted;
 
     /// <summary>Listening sockets.</summary>
     [Params(10, 1_000, 8_000)]
@@ -35,46 +35,46 @@ public class CommitBenchmarks
         Counters counters = new();
         EventLoop loop = new();
         Backpressure limits = new(loop);
-        Listeners listeners = new(3 * this.Sockets);
-        TcpFlows flows = new(loop, counters, limits, 16, 3 * this.Sockets, default, 0);
-        this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
+        Listeners listeners = new(3 * Sockets);
+        TcpFlows flows = new(loop, counters, limits, 16, 3 * Sockets, default, 0);
+        _tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        UdpFlows udp = new(loop, counters, limits, this.tables, listeners, targets, new(16, 3 * this.Sockets, 0, 0));
-        Acceptor acceptor = new(loop, this.tables, listeners, flows, udp, limits, targets, counters, 3 * this.Sockets);
-        this.transaction = new(loop, this.tables, listeners, acceptor, counters, default);
-        this.Commit(First);
+        UdpFlows udp = new(loop, counters, limits, _tables, listeners, targets, new(16, 3 * Sockets, 0, 0));
+        Acceptor acceptor = new(loop, _tables, listeners, flows, udp, limits, targets, counters, 3 * Sockets);
+        _transaction = new(loop, _tables, listeners, acceptor, counters, default);
+        Commit(First);
     }
 
     [GlobalCleanup]
     public void CleanUp()
     {
-        this.tables.ClearShadow();
-        this.Run();
+        _tables.ClearShadow();
+        Run();
     }
 
     [Benchmark]
-    public int Keep() => this.Commit(First);
+    public int Keep() => Commit(First);
 
     [Benchmark]
     public int MoveHalf()
     {
-        this.shifted = !this.shifted;
-        return this.Commit(this.shifted ? First + (this.Sockets / 2) : First);
+        _shifted = !_shifted;
+        return Commit(_shifted ? First + (Sockets / 2) : First);
     }
 
     int Commit(int first)
     {
-        this.tables.ClearShadow();
-        Rule rule = ExampleRules.Ports((ushort)first, this.Sockets);
-        if (this.tables.AddToShadow(0, in rule, out int _) != RuleFault.None)
+        _tables.ClearShadow();
+        Rule rule = ExampleRules.Ports((ushort)first, Sockets);
+        if (_tables.AddToShadow(0, in rule, out int _) != RuleFault.None)
             throw new InvalidOperationException("the rule is invalid");
-        return this.Run();
+        return Run();
     }
 
     int Run()
     {
-        this.transaction!.Apply(commit: true, () => { });
-        this.transaction.RunToEnd();
-        return this.transaction.FailureCount == 0 ? this.transaction.Stolen : throw new InvalidOperationException("a port could not be opened");
+        _transaction!.Apply(commit: true, () => { });
+        _transaction.RunToEnd();
+        return _transaction.FailureCount == 0 ? _transaction.Stolen : throw new InvalidOperationException("a port could not be opened");
     }
 }

@@ -9,10 +9,10 @@ namespace Pesto.Bench.Micro;
 public class FlowLookupBenchmarks
 {
     const int Lookups = 4096;
-    readonly ulong[] words = new ulong[Lookups];
-    readonly FlowKey[] keys = new FlowKey[Lookups];
-    Slots<FlowTable.Flow> slots = new(1);
-    FlowTable table = new(1, 1, 0, 0);
+    readonly ulong[] _words = new ulong[Lookups];
+    readonly FlowKey[] _keys = new FlowKey[Lookups];
+    Slots<FlowTable.Flow> _slots = new(1);
+    FlowTable _table = new(1, 1, 0, 0);
 
     [Params(1_000, 10_000)]
     public int Flows { get; set; }
@@ -20,21 +20,21 @@ public class FlowLookupBenchmarks
     [GlobalSetup]
     public void SetUp()
     {
-        this.slots = new(this.Flows);
-        this.table = new(this.Flows, 1, 0, 0);
-        for (int i = 0; i < this.Flows; i++)
+        _slots = new(Flows);
+        _table = new(Flows, 1, 0, 0);
+        for (int i = 0; i < Flows; i++)
         {
-            this.slots.Take();
+            _slots.Take();
             FlowKey key = Key(i);
-            this.table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
+            _table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
         }
 
         Random random = new(1);
         for (int i = 0; i < Lookups; i++)
         {
-            int flow = random.Next(this.Flows);
-            this.words[i] = new EventKey(1, flow, this.slots.Generation(flow)).Word;
-            this.keys[i] = Key(flow);
+            int flow = random.Next(Flows);
+            _words[i] = new EventKey(1, flow, _slots.Generation(flow)).Word;
+            _keys[i] = Key(flow);
         }
     }
 
@@ -44,11 +44,11 @@ public class FlowLookupBenchmarks
     public unsafe long ByEvent()
     {
         long sum = 0;
-        foreach (ulong word in this.words)
+        foreach (ulong word in _words)
         {
             EventKey key = new(word);
-            if (key.IsOf(this.slots.Generation(key.Index)))
-                sum += this.slots[key.Index]->Moved;
+            if (key.IsOf(_slots.Generation(key.Index)))
+                sum += _slots[key.Index]->Moved;
         }
 
         return sum;
@@ -58,8 +58,8 @@ public class FlowLookupBenchmarks
     public long ByAddresses()
     {
         long sum = 0;
-        foreach (ref readonly FlowKey key in this.keys.AsSpan())
-            sum += this.table.Find(in key);
+        foreach (ref readonly FlowKey key in _keys.AsSpan())
+            sum += _table.Find(in key);
         return sum;
     }
 }

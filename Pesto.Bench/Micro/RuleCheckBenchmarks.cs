@@ -5,8 +5,8 @@ namespace Pesto.Bench.Micro;
 
 public class RuleCheckBenchmarks
 {
-    Rule[] table = [];
-    Rule rule;
+    Rule[] _table = [];
+    Rule _rule;
 
     /// <summary>Rules that the table holds already.</summary>
     [Params(1, 16, 254)]
@@ -15,13 +15,13 @@ public class RuleCheckBenchmarks
     [GlobalSetup]
     public void SetUp()
     {
-        this.table = ExampleRules.Table(this.Rules);
-        this.rule = ExampleRules.Ports(50_000, 1);
+        _table = ExampleRules.Table(Rules);
+        _rule = ExampleRules.Ports(50_000, 1);
     }
 
     [Benchmark]
-    public RuleFault Check() => RuleCheck.Check(in this.rule, ExampleRules.Everything);
+    public RuleFault Check() => RuleCheck.Check(in _rule, ExampleRules.Everything);
 
     [Benchmark]
-    public RuleFault CheckAgainstTable() => RuleCheck.CheckAgainst(this.table, in this.rule, out int _);
+    public RuleFault CheckAgainstTable() => RuleCheck.CheckAgainst(_table, in _rule, out int _);
 }

@@ -14,30 +14,30 @@ public class SocketMatchBenchmarks
 {
     const int MostRules = 255;
 
-    readonly List<(int Pif, Rule Rule)> wanted = [];
-    Listeners listeners = null!;
+    readonly List<(int Pif, Rule Rule)> _wanted = [];
+    Listeners _listeners = null!;
 
-    /// <summary>Listening sockets, and as many wanted: a port for each rule up to 2 x 255 rules, ranges of ports above.</summary>
+    /// <summary>Listening sockets, and as many _wanted: a port for each rule up to 2 x 255 rules, ranges of ports above.</summary>
     [Params(10, 255, 510, 18_000)]
     public int Sockets { get; set; }
 
     [GlobalSetup]
     public void Prepare()
     {
-        this.listeners = new(this.Sockets);
-        this.wanted.Clear();
-        int rules = Math.Min(this.Sockets, 2 * MostRules), ports = this.Sockets / rules;
+        _listeners = new(Sockets);
+        _wanted.Clear();
+        int rules = Math.Min(Sockets, 2 * MostRules), ports = Sockets / rules;
         for (int i = 0; i < rules; i++)
         {
             int first = 1000 + (i * ports);
-            int last = i == rules - 1 ? 1000 + this.Sockets - 1 : first + ports - 1;
+            int last = i == rules - 1 ? 1000 + Sockets - 1 : first + ports - 1;
             Rule rule = new() { Address = Address.AnyV4, First = (ushort)first, Last = (ushort)last, To = (ushort)first, Protocol = IpProtocol.Tcp };
             int pif = i / MostRules;
-            this.wanted.Add((pif, rule));
+            _wanted.Add((pif, rule));
             for (int port = first; port <= last; port++)
             {
                 ListenRequest order = new() { Address = rule.Address, Port = (ushort)port, Protocol = rule.Protocol };
-                this.listeners.Add(pif, in order);
+                _listeners.Add(pif, in order);
             }
         }
     }
@@ -46,10 +46,10 @@ public class SocketMatchBenchmarks
     public int Linear()
     {
         int found = 0;
-        foreach ((int pif, Rule rule) in this.wanted)
+        foreach ((int pif, Rule rule) in _wanted)
         {
             for (int port = rule.First; port <= rule.Last; port++)
-                found += this.FindLinearly(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
+                found += FindLinearly(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
         }
 
         return found;
@@ -59,10 +59,10 @@ public class SocketMatchBenchmarks
     public int Hashed()
     {
         int found = 0;
-        foreach ((int pif, Rule rule) in this.wanted)
+        foreach ((int pif, Rule rule) in _wanted)
         {
             for (int port = rule.First; port <= rule.Last; port++)
-                found += this.listeners.Find(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
+                found += _listeners.Find(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
         }
 
         return found;
@@ -70,9 +70,9 @@ public class SocketMatchBenchmarks
 
     unsafe int FindLinearly(int pif, in Rule rule, ushort port)
     {
-        for (int i = 0; i < this.listeners.High; i++)
+        for (int i = 0; i < _listeners.High; i++)
         {
-            Listeners.Listener* listener = this.listeners[i];
+            Listeners.Listener* listener = _listeners[i];
             bool isOn = listener->Port == port && listener->Protocol == rule.Protocol && listener->Pif == pif;
             if (isOn && listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface))
                 return i;

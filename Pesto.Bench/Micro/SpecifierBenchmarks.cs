@@ -9,5 +9,5 @@ public class SpecifierBenchmarks
     public string Text { get; set; } = "";
 
     [Benchmark]
-    public int Parse() => Specifier.Parse(this.Text, PortOption.TcpIn, ExampleRules.Everything, PortRange.UsualEphemeral).Rules.Count;
+    public int Parse() => Specifier.Parse(Text, PortOption.TcpIn, ExampleRules.Everything, PortRange.UsualEphemeral).Rules.Count;
 }

@@ -10,10 +10,10 @@ namespace Pesto.Bench.Micro;
 /// <summary>A whole update, from its bytes to checked shadow tables.</summary>
 public class UpdateBenchmarks
 {
-    readonly CurrentNamespace side = new();
-    byte[] bytes = [];
-    Tables tables = new();
-    UpdateReader reader = new(new());
+    readonly CurrentNamespace _side = new();
+    byte[] _bytes = [];
+    Tables _tables = new();
+    UpdateReader _reader = new(new());
 
     [Params(1, 16, 255)]
     public int Rules { get; set; }
@@ -21,19 +21,19 @@ public class UpdateBenchmarks
     [GlobalSetup]
     public void SetUp()
     {
-        this.tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, this.side, this.side));
-        this.reader = new(this.tables);
-        this.bytes = new byte[Wire.TableSize + (Wire.RuleSize * this.Rules) + 1];
-        Wire.WriteTable(this.bytes, Pif.Host, this.Rules);
-        Rule[] rules = ExampleRules.Table(this.Rules);
+        _tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, _side, _side));
+        _reader = new(_tables);
+        _bytes = new byte[Wire.TableSize + (Wire.RuleSize * Rules) + 1];
+        Wire.WriteTable(_bytes, Pif.Host, Rules);
+        Rule[] rules = ExampleRules.Table(Rules);
         for (int i = 0; i < rules.Length; i++)
-            Wire.WriteRule(this.bytes.AsSpan(Wire.TableSize + (i * Wire.RuleSize)), in rules[i]);
+            Wire.WriteRule(_bytes.AsSpan(Wire.TableSize + (i * Wire.RuleSize)), in rules[i]);
     }
 
     [Benchmark]
     public UpdateReader.Progress Receive()
     {
-        this.reader.Begin();
-        return this.reader.Take(this.bytes, out int _);
+        _reader.Begin();
+        return _reader.Take(_bytes, out int _);
     }
 }

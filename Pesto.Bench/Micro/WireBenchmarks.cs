@@ -6,8 +6,8 @@ namespace Pesto.Bench.Micro;
 
 public class WireBenchmarks
 {
-    readonly byte[] bytes = new byte[Wire.RuleSize * RuleCheck.MostRules];
-    Rule[] table = [];
+    readonly byte[] _bytes = new byte[Wire.RuleSize * RuleCheck.MostRules];
+    Rule[] _table = [];
 
     [Params(1, 255)]
     public int Rules { get; set; }
@@ -15,23 +15,23 @@ public class WireBenchmarks
     [GlobalSetup]
     public void SetUp()
     {
-        this.table = ExampleRules.Table(this.Rules);
-        this.Write();
+        _table = ExampleRules.Table(Rules);
+        Write();
     }
 
     [Benchmark]
     public void Write()
     {
-        for (int i = 0; i < this.table.Length; i++)
-            Wire.WriteRule(this.bytes.AsSpan(i * Wire.RuleSize), in this.table[i]);
+        for (int i = 0; i < _table.Length; i++)
+            Wire.WriteRule(_bytes.AsSpan(i * Wire.RuleSize), in _table[i]);
     }
 
     [Benchmark]
     public int Read()
     {
         int ports = 0;
-        for (int i = 0; i < this.table.Length; i++)
-            ports += Wire.ReadRule(this.bytes.AsSpan(i * Wire.RuleSize)).Ports;
+        for (int i = 0; i < _table.Length; i++)
+            ports += Wire.ReadRule(_bytes.AsSpan(i * Wire.RuleSize)).Ports;
         return ports;
     }
 }

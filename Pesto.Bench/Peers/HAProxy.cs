@@ -18,7 +18,7 @@ sealed class HAProxy : Peer
 
     public override bool CarriesUdp => false;
 
-    public override string Version => VersionIn(this.Program!, "-v");
+    public override string Version => VersionIn(Program!, "-v");
 
     public override Instance Start(Transport transport)
     {
@@ -37,6 +37,6 @@ sealed class HAProxy : Peer
                 server target {Topology.Loopback}:{Topology.ServerPort} namespace {Topology.Target}
 
             """);
-        return new(new(this.Name, [this.Program!, "-db", "-f", Configuration]));
+        return new(new(Name, [Program!, "-db", "-f", Configuration]));
     }
 }

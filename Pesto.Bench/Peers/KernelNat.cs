@@ -18,7 +18,7 @@ sealed class KernelNat : Peer
 
     public override bool IsForwarder => false;
 
-    public override string Version => VersionIn(this.Program!, "--version");
+    public override string Version => VersionIn(Program!, "--version");
 
     public override Instance Start(Transport transport)
     {
@@ -32,8 +32,8 @@ sealed class KernelNat : Peer
             }
 
             """);
-        Tool.Run(this.Program!, "-f", Rules);
+        Tool.Run(Program!, "-f", Rules);
         // Without the table the kernel stops tracking connections, which the others must not pay for.
-        return new() { Address = Topology.HostAddress, Undo = () => Tool.Run(this.Program!, "delete", "table", "ip", "pesto_bench") };
+        return new() { Address = Topology.HostAddress, Undo = () => Tool.Run(Program!, "delete", "table", "ip", "pesto_bench") };
     }
 }

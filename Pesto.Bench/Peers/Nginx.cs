@@ -14,7 +14,7 @@ sealed class Nginx : Peer
 
     public override string Installation => "apt-get install nginx libnginx-mod-stream";
 
-    public override string Version => VersionIn(this.Program!, "-v");
+    public override string Version => VersionIn(Program!, "-v");
 
     public override Instance Start(Transport transport)
     {
@@ -38,6 +38,6 @@ sealed class Nginx : Peer
             }
 
             """);
-        return new(new(this.Name, [this.Program!, "-c", Configuration, "-e", "stderr"]));
+        return new(new(Name, [Program!, "-c", Configuration, "-e", "stderr"]));
     }
 }

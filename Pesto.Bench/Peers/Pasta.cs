@@ -15,10 +15,10 @@ sealed class Pasta : Peer
 
     public override bool HasControl => true;
 
-    public override string? Obstacle => Tool.Try(this.Program!, "--help").Text.Contains("--conf-path", StringComparison.Ordinal)
-        ? null : "this version has no control socket (-c): " + this.Installation;
+    public override string? Obstacle => Tool.Try(Program!, "--help").Text.Contains("--conf-path", StringComparison.Ordinal)
+        ? null : "this version has no control socket (-c): " + Installation;
 
-    public override string Version => VersionIn(this.Program!, "--version");
+    public override string Version => VersionIn(Program!, "--version");
 
     public override Instance Start(Transport transport)
     {
@@ -26,9 +26,9 @@ sealed class Pasta : Peer
         string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
         (string tcp, string udp) = transport == Transport.Tcp ? (ports, "none") : ("none", ports);
         return new(new(
-            this.Name,
+            Name,
         [
-            this.Program!, "-f", "-q", "--runas", "0", "--splice-only", "-c", ControlSocket, "--netns", Topology.TargetNamespace,
+            Program!, "-f", "-q", "--runas", "0", "--splice-only", "-c", ControlSocket, "--netns", Topology.TargetNamespace,
             "-t", tcp, "-u", udp, "-T", "none", "-U", "none",
         ]))
         {

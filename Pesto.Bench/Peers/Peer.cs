@@ -62,6 +62,6 @@ sealed class Instance(Child? process = null) : IDisposable
     public void Dispose()
     {
         process?.Dispose();
-        this.Undo?.Invoke();
+        Undo?.Invoke();
     }
 }

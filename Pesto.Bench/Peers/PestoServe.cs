@@ -15,14 +15,14 @@ sealed class PestoServe : Peer
 
     public override bool HasControl => true;
 
-    public override string Version => VersionIn(this.Program!, "--version");
+    public override string Version => VersionIn(Program!, "--version");
 
     public override Instance Start(Transport transport)
     {
         File.Delete(ControlSocket);
         string option = transport == Transport.Tcp ? "-t" : "-u";
         string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
-        return new(new(this.Name, [this.Program!, "serve", "-f", "-q", "-c", ControlSocket, "--netns", Topology.TargetNamespace, option, ports]))
+        return new(new(Name, [Program!, "serve", "-f", "-q", "-c", ControlSocket, "--netns", Topology.TargetNamespace, option, ports]))
         {
             ControlSocket = ControlSocket,
         };

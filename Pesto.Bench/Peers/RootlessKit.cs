@@ -19,7 +19,7 @@ sealed class RootlessKit : Peer
 
     public override string? Obstacle => Isolation.IsRoot ? null : "is not able to run inside a user namespace: run the comparison as root";
 
-    public override string Version => VersionIn(this.Program!, "--version");
+    public override string Version => VersionIn(Program!, "--version");
 
     public override Instance Start(Transport transport)
     {
@@ -37,9 +37,9 @@ sealed class RootlessKit : Peer
         string protocol = transport == Transport.Tcp ? "tcp" : "udp";
         string ports = $"{Topology.Loopback}:{Topology.ListenPort}:{Topology.ServerPort}/{protocol}";
         Child process = new(
-            this.Name,
+            Name,
         [
-            "env", "XDG_RUNTIME_DIR=/run", this.Program!, "--state-dir", State, "--net=slirp4netns", "--disable-host-loopback",
+            "env", "XDG_RUNTIME_DIR=/run", Program!, "--state-dir", State, "--net=slirp4netns", "--disable-host-loopback",
             "--copy-up=/etc", "--port-driver=builtin", "-p", ports, "sleep", "infinity",
         ]);
         try

@@ -11,14 +11,14 @@ sealed class Socat : Peer
 
     public override string Installation => "apt-get install socat";
 
-    public override string Version => Tool.Try(this.Program!, "-V").Text.Split(' ').SkipWhile(word => word != "version").Skip(1).FirstOrDefault() ?? "?";
+    public override string Version => Tool.Try(Program!, "-V").Text.Split(' ').SkipWhile(word => word != "version").Skip(1).FirstOrDefault() ?? "?";
 
     public override Instance Start(Transport transport)
     {
         string target = $"{Topology.TargetAddress}:{Topology.ServerPort}";
         string listen = $"LISTEN:{Topology.ListenPort},bind={Topology.Loopback},fork,reuseaddr";
-        return new(new(this.Name, transport == Transport.Tcp
-            ? [this.Program!, "-b", "65536", $"TCP-{listen},backlog=4096", $"TCP:{target}"]
-            : [this.Program!, "-b", "65536", $"UDP-{listen}", $"UDP:{target}"]));
+        return new(new(Name, transport == Transport.Tcp
+            ? [Program!, "-b", "65536", $"TCP-{listen},backlog=4096", $"TCP:{target}"]
+            : [Program!, "-b", "65536", $"UDP-{listen}", $"UDP:{target}"]));
     }
 }

@@ -24,154 +24,154 @@ sealed unsafe class Connections
     const long Stalled = 5_000_000_000;
     const long CheckEvery = 100_000_000;
 
-    readonly Measure measure;
-    readonly Outcome outcome;
-    readonly SocketAddress to;
-    readonly int count;
-    readonly Slot* slots;
-    readonly byte* buffer = (byte*)NativeMemory.AllocZeroed(Size);
-    readonly Epoll epoll = new(Socket.MostEvents);
-    int closed;
-    bool inputEnded;
+    readonly Measure _measure;
+    readonly Outcome _outcome;
+    readonly SocketAddress _to;
+    readonly int _count;
+    readonly Slot* _slots;
+    readonly byte* _buffer = (byte*)NativeMemory.AllocZeroed(Size);
+    readonly Epoll _epoll = new(Socket.MostEvents);
+    int _closed;
+    bool _inputEnded;
 
     public Connections(Measure measure, SocketAddress to, int count)
     {
-        this.measure = measure;
-        this.outcome = measure.Outcome;
-        this.to = to;
-        this.count = count;
-        this.slots = (Slot*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(Slot));
+        _measure = measure;
+        _outcome = measure.Outcome;
+        _to = to;
+        _count = count;
+        _slots = (Slot*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(Slot));
     }
 
     /// <summary>Goes on until the measurement is over, or the standard input ends if that is wanted too.</summary>
     public int Run(bool untilInputEnds)
     {
         if (untilInputEnds)
-            this.epoll.Watch(0, Events.In, Input).OrThrow("watching a socket");
-        for (int i = 0; i < this.count; i++)
-            this.Open(i);
+            _epoll.Watch(0, Events.In, Input).OrThrow("watching a socket");
+        for (int i = 0; i < _count; i++)
+            Open(i);
         long now = Stopwatch.GetTimestamp();
         long check = now + CheckEvery;
-        while (!this.inputEnded && this.measure.GoesOn(now))
+        while (!_inputEnded && _measure.GoesOn(now))
         {
-            int ready = Math.Max(0, this.epoll.Wait(this.closed > 0 ? 0 : 50).Value);
+            int ready = Math.Max(0, _epoll.Wait(_closed > 0 ? 0 : 50).Value);
             for (int i = 0; i < ready; i++)
-                this.Serve((int)this.epoll.DataAt(i));
-            if (this.closed > 0)
-                this.OpenClosed();
+                Serve((int)_epoll.DataAt(i));
+            if (_closed > 0)
+                OpenClosed();
             now = Stopwatch.GetTimestamp();
             if (now < check)
                 continue;
             check = now + CheckEvery;
-            this.CloseStalled(now);
+            CloseStalled(now);
         }
 
-        return this.measure.End();
+        return _measure.End();
     }
 
     void Open(int slot)
     {
-        Slot* s = this.slots + slot;
-        if (this.measure.Running)
-            this.outcome.Attempts++;
+        Slot* s = _slots + slot;
+        if (_measure.Running)
+            _outcome.Attempts++;
         s->Started = Stopwatch.GetTimestamp();
         s->Received = 0;
-        s->Fd = Result.Of(Libc.socket(this.to.Family, Kernel.SOCK_STREAM | Kernel.SOCK_NONBLOCK | Kernel.SOCK_CLOEXEC, 0)).OrThrow("socket");
-        SocketAddress address = this.to;
+        s->Fd = Result.Of(Libc.socket(_to.Family, Kernel.SOCK_STREAM | Kernel.SOCK_NONBLOCK | Kernel.SOCK_CLOEXEC, 0)).OrThrow("socket");
+        SocketAddress address = _to;
         Result connected = Result.Of(Libc.connect(s->Fd, &address, address.Length));
         if (!connected.Ok && !connected.Is(Errno.EINPROGRESS))
         {
-            this.Failed(s, connected.Error);
+            Failed(s, connected.Error);
             return;
         }
 
         // Over loopback the handshake is over by now, for better or worse.
-        Result sent = Result.Of(Libc.send(s->Fd, this.buffer, Size, Kernel.MSG_NOSIGNAL));
+        Result sent = Result.Of(Libc.send(s->Fd, _buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok || sent.Is(Errno.EAGAIN))
-            this.epoll.Watch(s->Fd, s->Sent ? Events.In : Events.Out, (uint)slot).OrThrow("watching a socket");
+            _epoll.Watch(s->Fd, s->Sent ? Events.In : Events.Out, (uint)slot).OrThrow("watching a socket");
         else
-            this.Failed(s, sent.Error);
+            Failed(s, sent.Error);
     }
 
     void Serve(int slot)
     {
         if (slot == Input)
         {
-            this.inputEnded = Libc.read(0, this.buffer, Size) <= 0;
+            _inputEnded = Libc.read(0, _buffer, Size) <= 0;
             return;
         }
 
-        Slot* s = this.slots + slot;
+        Slot* s = _slots + slot;
         if (!s->Sent)
-            this.SendLate(s, slot);
+            SendLate(s, slot);
         else
-            this.Receive(s, slot);
+            Receive(s, slot);
     }
 
     void SendLate(Slot* s, int slot)
     {
-        Result sent = Result.Of(Libc.send(s->Fd, this.buffer, Size, Kernel.MSG_NOSIGNAL));
+        Result sent = Result.Of(Libc.send(s->Fd, _buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok)
-            this.epoll.Change(s->Fd, Events.In, (uint)slot).OrThrow("watching a socket");
+            _epoll.Change(s->Fd, Events.In, (uint)slot).OrThrow("watching a socket");
         else if (!sent.Is(Errno.EAGAIN))
-            this.Failed(s, sent.Error);
+            Failed(s, sent.Error);
     }
 
     void Receive(Slot* s, int slot)
     {
-        Result received = Result.Of(Libc.recv(s->Fd, this.buffer, (nuint)(Size - s->Received), 0));
+        Result received = Result.Of(Libc.recv(s->Fd, _buffer, (nuint)(Size - s->Received), 0));
         if (received.Is(Errno.EAGAIN))
             return;
         if (!received.Ok || received.Value == 0)
         {
-            this.Failed(s, received.Error);
+            Failed(s, received.Error);
             return;
         }
 
         s->Received += received.Value;
         if (s->Received < Size)
             return;
-        this.measure.Exchanged(s->Started, Stopwatch.GetTimestamp(), Size);
+        _measure.Exchanged(s->Started, Stopwatch.GetTimestamp(), Size);
         _ = Libc.close(s->Fd);
-        this.Open(slot);
+        Open(slot);
     }
 
     void Failed(Slot* s, Errno error)
     {
         _ = Libc.close(s->Fd);
         s->Fd = Closed;
-        this.closed++;
-        if (!this.measure.Running)
+        _closed++;
+        if (!_measure.Running)
             return;
         // An end before the answer is as bad as a reset.
         if (error == Errno.ECONNREFUSED)
-            this.outcome.Refused++;
+            _outcome.Refused++;
         else
-            this.outcome.Reset++;
+            _outcome.Reset++;
     }
 
     void CloseStalled(long now)
     {
-        for (int i = 0; i < this.count; i++)
+        for (int i = 0; i < _count; i++)
         {
-            Slot* s = this.slots + i;
+            Slot* s = _slots + i;
             if (s->Fd == Closed || now - s->Started <= Stalled)
                 continue;
             _ = Libc.close(s->Fd);
-            this.outcome.Stalled++;
-            this.Open(i);
+            _outcome.Stalled++;
+            Open(i);
         }
     }
 
     void OpenClosed()
     {
-        this.closed = 0;
-        for (int i = 0; i < this.count; i++)
+        _closed = 0;
+        for (int i = 0; i < _count; i++)
         {
-            if (this.slots[i].Fd == Closed)
-                this.Open(i);
+            if (_slots[i].Fd == Closed)
+                Open(i);
         }
     }
 }

@@ -6,35 +6,35 @@ namespace Pesto.Bench.Traffic;
 sealed class Histogram
 {
     const int Fine = 6;
-    readonly long[] buckets = new long[64 << Fine];
-    long count;
+    readonly long[] _buckets = new long[64 << Fine];
+    long _count;
 
     public long Longest { get; private set; }
 
     public void Add(long nanoseconds)
     {
         ulong value = (ulong)Math.Max(0, nanoseconds);
-        this.buckets[Bucket(value)]++;
-        this.count++;
-        if (nanoseconds > this.Longest)
-            this.Longest = nanoseconds;
+        _buckets[Bucket(value)]++;
+        _count++;
+        if (nanoseconds > Longest)
+            Longest = nanoseconds;
     }
 
     public void Clear()
     {
-        Array.Clear(this.buckets);
-        this.count = 0;
-        this.Longest = 0;
+        Array.Clear(_buckets);
+        _count = 0;
+        Longest = 0;
     }
 
     /// <summary>The duration, in nanoseconds, that this share of all does not exceed; 0 when there are none.</summary>
     public long Quantile(double share)
     {
-        long wanted = (long)Math.Ceiling(share * this.count);
+        long wanted = (long)Math.Ceiling(share * _count);
         long seen = 0;
-        for (int i = 0; i < this.buckets.Length; i++)
+        for (int i = 0; i < _buckets.Length; i++)
         {
-            seen += this.buckets[i];
+            seen += _buckets[i];
             if (seen >= wanted && seen > 0)
                 return Middle(i);
         }

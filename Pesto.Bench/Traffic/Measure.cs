@@ -45,9 +45,9 @@ public sealed record Outcome
 /// </summary>
 sealed class Measure(double warmUp, double seconds, bool announced = true)
 {
-    readonly long begin = Stopwatch.GetTimestamp() + (long)(warmUp * 1e9);
-    readonly Histogram histogram = new();
-    long from;
+    readonly long _begin = Stopwatch.GetTimestamp() + (long)(warmUp * 1e9);
+    readonly Histogram _histogram = new();
+    long _from;
 
     public Outcome Outcome { get; } = new();
 
@@ -57,14 +57,14 @@ sealed class Measure(double warmUp, double seconds, bool announced = true)
     /// <param name="warm">Whether the traffic is such as it will be: the warm-up waits for it.</param>
     public bool GoesOn(long now, bool warm = true)
     {
-        if (this.Running)
-            return now - this.from < (long)(seconds * 1e9);
-        if (warm && now >= this.begin)
+        if (Running)
+            return now - _from < (long)(seconds * 1e9);
+        if (warm && now >= _begin)
         {
             if (announced)
                 Console.WriteLine("begin");
-            this.Running = true;
-            this.from = Stopwatch.GetTimestamp();
+            Running = true;
+            _from = Stopwatch.GetTimestamp();
         }
 
         return true;
@@ -73,25 +73,25 @@ sealed class Measure(double warmUp, double seconds, bool announced = true)
     /// <summary>Counts an exchange, if it is within the measured time.</summary>
     public void Exchanged(long started, long now, int bytes)
     {
-        if (!this.Running)
+        if (!Running)
             return;
-        this.Outcome.Count++;
-        this.Outcome.Bytes += bytes;
-        this.histogram.Add(now - started);
+        Outcome.Count++;
+        Outcome.Bytes += bytes;
+        _histogram.Add(now - started);
     }
 
     public int End()
     {
-        this.Outcome.Seconds = this.Running ? (Stopwatch.GetTimestamp() - this.from) / 1e9 : 0;
+        Outcome.Seconds = Running ? (Stopwatch.GetTimestamp() - _from) / 1e9 : 0;
         if (announced)
             Console.WriteLine("end");
-        this.Outcome.Median = this.histogram.Quantile(0.5) / 1e3;
-        this.Outcome.P99 = this.histogram.Quantile(0.99) / 1e3;
-        this.Outcome.Longest = this.histogram.Longest / 1e3;
-        Console.WriteLine(this.Outcome.ToJson());
+        Outcome.Median = _histogram.Quantile(0.5) / 1e3;
+        Outcome.P99 = _histogram.Quantile(0.99) / 1e3;
+        Outcome.Longest = _histogram.Longest / 1e3;
+        Console.WriteLine(Outcome.ToJson());
         // Connections stay until all that is of interest was looked at.
         if (announced)
             _ = Console.ReadLine();
-        return this.Outcome.Error == null ? 0 : 1;
+        return Outcome.Error == null ? 0 : 1;
     }
 }

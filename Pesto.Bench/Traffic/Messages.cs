@@ -28,27 +28,27 @@ sealed unsafe class Messages
         public uint Transferred;
     }
 
-    readonly int size;
-    readonly Message* messages;
-    readonly IoVector* vectors;
-    readonly SocketAddress* names;
-    readonly byte* buffers;
-    readonly byte* controls;
+    readonly int _size;
+    readonly Message* _messages;
+    readonly IoVector* _vectors;
+    readonly SocketAddress* _names;
+    readonly byte* _buffers;
+    readonly byte* _controls;
 
     public Messages(int count, int size)
     {
-        this.Count = count;
-        this.size = size;
-        this.messages = (Message*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(Message));
-        this.vectors = (IoVector*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(IoVector));
-        this.names = (SocketAddress*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(SocketAddress));
-        this.buffers = (byte*)NativeMemory.AllocZeroed((nuint)count, (nuint)size);
-        this.controls = (byte*)NativeMemory.AllocZeroed((nuint)count, ControlSize);
+        Count = count;
+        _size = size;
+        _messages = (Message*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(Message));
+        _vectors = (IoVector*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(IoVector));
+        _names = (SocketAddress*)NativeMemory.AllocZeroed((nuint)count, (nuint)sizeof(SocketAddress));
+        _buffers = (byte*)NativeMemory.AllocZeroed((nuint)count, (nuint)size);
+        _controls = (byte*)NativeMemory.AllocZeroed((nuint)count, ControlSize);
         for (int i = 0; i < count; i++)
         {
-            this.vectors[i] = new() { Base = this.buffers + ((nint)i * size), Length = (nuint)size };
-            this.messages[i].Vectors = this.vectors + i;
-            this.messages[i].VectorCount = 1;
+            _vectors[i] = new() { Base = _buffers + ((nint)i * size), Length = (nuint)size };
+            _messages[i].Vectors = _vectors + i;
+            _messages[i].VectorCount = 1;
         }
     }
 
@@ -57,27 +57,27 @@ sealed unsafe class Messages
     /// <summary>How many datagrams were received, or a negative number.</summary>
     public int Receive(int fd, bool withControl)
     {
-        for (int i = 0; i < this.Count; i++)
+        for (int i = 0; i < Count; i++)
         {
-            this.messages[i].Name = this.names + i;
-            this.messages[i].NameLength = (uint)sizeof(SocketAddress);
-            this.messages[i].Control = withControl ? this.controls + (i * ControlSize) : null;
-            this.messages[i].ControlLength = withControl ? ControlSize : 0u;
-            this.vectors[i].Length = (nuint)this.size;
+            _messages[i].Name = _names + i;
+            _messages[i].NameLength = (uint)sizeof(SocketAddress);
+            _messages[i].Control = withControl ? _controls + (i * ControlSize) : null;
+            _messages[i].ControlLength = withControl ? ControlSize : 0u;
+            _vectors[i].Length = (nuint)_size;
         }
 
-        return Libc.recvmmsg(fd, this.messages, (uint)this.Count, Kernel.MSG_DONTWAIT, null);
+        return Libc.recvmmsg(fd, _messages, (uint)Count, Kernel.MSG_DONTWAIT, null);
     }
 
-    public uint Length(int i) => this.messages[i].Transferred;
+    public uint Length(int i) => _messages[i].Transferred;
 
     /// <summary>The size of the datagrams that the kernel put together into this one (UDP_GRO), or its own length.</summary>
     public uint SegmentSize(int i)
     {
         // struct cmsghdr: u64 length, int level, int type, then the value.
-        byte* control = this.controls + (i * ControlSize);
-        bool coalesced = this.messages[i].ControlLength >= 20 && *(int*)(control + 8) == Kernel.SOL_UDP && *(int*)(control + 12) == Kernel.UDP_GRO;
-        return coalesced ? *(uint*)(control + 16) : this.Length(i);
+        byte* control = _controls + (i * ControlSize);
+        bool coalesced = _messages[i].ControlLength >= 20 && *(int*)(control + 8) == Kernel.SOL_UDP && *(int*)(control + 12) == Kernel.UDP_GRO;
+        return coalesced ? *(uint*)(control + 16) : Length(i);
     }
 
     /// <summary>Sends the first <paramref name="count"/> received datagrams back to where they came from.</summary>
@@ -85,14 +85,14 @@ sealed unsafe class Messages
     {
         for (int i = 0; i < count; i++)
         {
-            this.vectors[i].Length = this.messages[i].Transferred;
-            this.messages[i].Control = null;
-            this.messages[i].ControlLength = 0;
+            _vectors[i].Length = _messages[i].Transferred;
+            _messages[i].Control = null;
+            _messages[i].ControlLength = 0;
         }
 
         for (int sent = 0; sent < count;)
         {
-            int n = Libc.sendmmsg(fd, this.messages + sent, (uint)(count - sent), 0);
+            int n = Libc.sendmmsg(fd, _messages + sent, (uint)(count - sent), 0);
             sent += n > 0 ? n : 1;
         }
     }
@@ -100,12 +100,12 @@ sealed unsafe class Messages
     /// <summary>Sends all of them, full, by a connected socket.</summary>
     public int SendAll(int fd)
     {
-        for (int i = 0; i < this.Count; i++)
+        for (int i = 0; i < Count; i++)
         {
-            this.messages[i].Name = null;
-            this.messages[i].NameLength = 0;
+            _messages[i].Name = null;
+            _messages[i].NameLength = 0;
         }
 
-        return Libc.sendmmsg(fd, this.messages, (uint)this.Count, 0);
+        return Libc.sendmmsg(fd, _messages, (uint)Count, 0);
     }
 }

@@ -25,26 +25,26 @@ sealed unsafe class Server
     const int DatagramBuffer = 4 << 20;
     const int Input = 0;
 
-    readonly string mode;
-    readonly Epoll epoll = new(Socket.MostEvents);
-    readonly byte* buffer = (byte*)NativeMemory.AllocZeroed(Chunk);
-    readonly Messages messages;
-    readonly int socket;
-    long bytes;
-    long datagrams;
+    readonly string _mode;
+    readonly Epoll _epoll = new(Socket.MostEvents);
+    readonly byte* _buffer = (byte*)NativeMemory.AllocZeroed(Chunk);
+    readonly Messages _messages;
+    readonly int _socket;
+    long _bytes;
+    long _datagrams;
 
     Server(string mode, ushort port)
     {
-        this.mode = mode;
+        _mode = mode;
         bool stream = mode is TcpEcho or TcpSink or TcpSource;
-        this.messages = mode == UdpSinkGro ? new(8, 65536) : new(64, 2048);
-        this.socket = stream ? Socket.Listen(port) : Socket.BoundDatagram(port);
+        _messages = mode == UdpSinkGro ? new(8, 65536) : new(64, 2048);
+        _socket = stream ? Socket.Listen(port) : Socket.BoundDatagram(port);
         if (!stream)
-            Socket.Set(this.socket, Kernel.SOL_SOCKET, Kernel.SO_RCVBUF, DatagramBuffer);
+            Socket.Set(_socket, Kernel.SOL_SOCKET, Kernel.SO_RCVBUF, DatagramBuffer);
         if (mode == UdpSinkGro)
-            Socket.Set(this.socket, Kernel.SOL_UDP, Kernel.UDP_GRO, 1);
-        this.epoll.Watch(this.socket, Events.In, (uint)this.socket).OrThrow("watching a socket");
-        this.epoll.Watch(Input, Events.In, Input).OrThrow("watching a socket");
+            Socket.Set(_socket, Kernel.SOL_UDP, Kernel.UDP_GRO, 1);
+        _epoll.Watch(_socket, Events.In, (uint)_socket).OrThrow("watching a socket");
+        _epoll.Watch(Input, Events.In, Input).OrThrow("watching a socket");
     }
 
     public static int Run(string mode, ushort port)
@@ -53,10 +53,10 @@ sealed unsafe class Server
         Console.WriteLine("ready");
         while (true)
         {
-            int count = Math.Max(0, server.epoll.Wait(-1).Value);
+            int count = Math.Max(0, server._epoll.Wait(-1).Value);
             for (int i = 0; i < count; i++)
             {
-                int fd = (int)server.epoll.DataAt(i);
+                int fd = (int)server._epoll.DataAt(i);
                 if (fd != Input)
                     server.Serve(fd);
                 else if (!server.Answer())
@@ -71,31 +71,31 @@ sealed unsafe class Server
         byte* line = stackalloc byte[64];
         if (Libc.read(Input, line, 64) <= 0)
             return false;
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{this.bytes} {this.datagrams} {Stopwatch.GetTimestamp()}"));
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{_bytes} {_datagrams} {Stopwatch.GetTimestamp()}"));
         return true;
     }
 
     void Serve(int fd)
     {
-        switch (this.mode)
+        switch (_mode)
         {
             case UdpEcho:
-                this.messages.SendBack(fd, this.Count(fd));
+                _messages.SendBack(fd, Count(fd));
                 break;
             case UdpSink or UdpSinkGro:
-                _ = this.Count(fd);
+                _ = Count(fd);
                 break;
-            case var _ when fd == this.socket:
-                this.Accept();
+            case var _ when fd == _socket:
+                Accept();
                 break;
             case TcpEcho:
-                this.Echo(fd);
+                Echo(fd);
                 break;
             case TcpSink:
-                this.Discard(fd);
+                Discard(fd);
                 break;
             default:
-                this.Produce(fd);
+                Produce(fd);
                 break;
         }
     }
@@ -103,20 +103,20 @@ sealed unsafe class Server
     void Accept()
     {
         int fd;
-        while ((fd = Libc.accept4(this.socket, null, null, Kernel.SOCK_CLOEXEC)) >= 0)
+        while ((fd = Libc.accept4(_socket, null, null, Kernel.SOCK_CLOEXEC)) >= 0)
         {
             Socket.Set(fd, Kernel.IPPROTO_TCP, Kernel.TCP_NODELAY, 1);
-            this.epoll.Watch(fd, this.mode == TcpSource ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
+            _epoll.Watch(fd, _mode == TcpSource ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
         }
     }
 
     void Echo(int fd)
     {
-        nint n = Libc.recv(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT);
+        nint n = Libc.recv(fd, _buffer, Chunk, Kernel.MSG_DONTWAIT);
         if (n > 0)
         {
-            this.bytes += n;
-            if (!Socket.SendAll(fd, this.buffer, (int)n))
+            _bytes += n;
+            if (!Socket.SendAll(fd, _buffer, (int)n))
                 Close(fd);
         }
         else
@@ -127,16 +127,16 @@ sealed unsafe class Server
 
     void Discard(int fd)
     {
-        nint n = Libc.recv(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT);
+        nint n = Libc.recv(fd, _buffer, Chunk, Kernel.MSG_DONTWAIT);
         if (n > 0)
-            this.bytes += n;
+            _bytes += n;
         else
             CloseUnlessEmpty(fd, n);
     }
 
     void Produce(int fd)
     {
-        nint n = Libc.send(fd, this.buffer, Chunk, Kernel.MSG_DONTWAIT | Kernel.MSG_NOSIGNAL);
+        nint n = Libc.send(fd, _buffer, Chunk, Kernel.MSG_DONTWAIT | Kernel.MSG_NOSIGNAL);
         if (n < 0)
             CloseUnlessEmpty(fd, n);
     }
@@ -151,12 +151,12 @@ sealed unsafe class Server
 
     int Count(int fd)
     {
-        int n = Math.Max(0, this.messages.Receive(fd, withControl: this.mode == UdpSinkGro));
+        int n = Math.Max(0, _messages.Receive(fd, withControl: _mode == UdpSinkGro));
         for (int i = 0; i < n; i++)
         {
-            uint length = this.messages.Length(i);
-            this.bytes += length;
-            this.datagrams += this.mode == UdpSinkGro && length > 0 ? (length + this.messages.SegmentSize(i) - 1) / this.messages.SegmentSize(i) : 1;
+            uint length = _messages.Length(i);
+            _bytes += length;
+            _datagrams += _mode == UdpSinkGro && length > 0 ? (length + _messages.SegmentSize(i) - 1) / _messages.SegmentSize(i) : 1;
         }
 
         return n;

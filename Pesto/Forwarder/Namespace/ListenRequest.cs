@@ -22,7 +22,7 @@ public struct ListenRequest
     /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
     public bool Handover;
 
-    /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen: see <see cref="Transaction"/>.</summary>
+    /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen.</summary>
     public bool OnlyBind;
 
     public SocketSettings Settings;
