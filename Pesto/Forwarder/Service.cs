@@ -115,7 +115,7 @@ public sealed class Service
         finally
         {
             foreach ((string path, Files.FileIdentity identity) in ownFiles)
-                Files.RemoveIfStill(path, identity);
+                Files.UnlinkIfStill(path, identity);
             janitor?.Finish();
         }
 
@@ -156,7 +156,7 @@ public sealed class Service
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
         // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
-        if (Files.LookBehind("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.IdentityOf(fd) == own)
+        if (Files.Stat("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.Fstat(fd) == own)
             throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
         NamespaceThread host = _otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
@@ -165,7 +165,7 @@ public sealed class Service
             ? $"entering network namespace {path} (its user namespace does not have this user as root: then nsenter of util-linux 2.40 or newer is needed)"
             : $"entering network namespace {path}");
         if (!_options.NoNetnsQuit)
-            _namespaceWatch = new(_loop, path, Files.IdentityOf(fd));
+            _namespaceWatch = new(_loop, path, Files.Fstat(fd));
         Descriptors.Close(fd);
         return host;
     }
@@ -250,12 +250,12 @@ public sealed class Service
     static Files.FileIdentity WritePid(string path)
     {
         // A new file, even where there is one: who wrote that one takes his own away at his end, and not this.
-        if (Files.Look(path, out Files.FileIdentity old).Ok && old.IsRegular)
-            _ = Files.Remove(path).Ok;
+        if (Files.Lstat(path, out Files.FileIdentity old).Ok && old.IsRegular)
+            _ = Files.Unlink(path).Ok;
         const int Readable = 0x1a4;
         int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
         Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");
-        Files.FileIdentity identity = Files.IdentityOf(fd);
+        Files.FileIdentity identity = Files.Fstat(fd);
         Descriptors.Close(fd);
         return identity;
     }

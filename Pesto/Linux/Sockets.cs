@@ -117,7 +117,7 @@ public static unsafe class Sockets
     }
 
     /// <summary>Has events for what was received wait for so many bytes, or the end of the stream.</summary>
-    public static Result SetLowWater(int fd, int bytes) => Set(fd, SolSocket, ReceiveLowWater, bytes);
+    public static Result SetReceiveLowWater(int fd, int bytes) => Set(fd, SolSocket, ReceiveLowWater, bytes);
 
     /// <summary>Has urgent data read in its place in the stream.</summary>
     public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);
@@ -138,7 +138,7 @@ public static unsafe class Sockets
     }
 
     /// <summary>Has each datagram come with the address that it was sent to.</summary>
-    public static Result SetDestinationTold(int fd, ushort family)
+    public static Result SetPacketInfo(int fd, ushort family)
     {
         Result v4 = Set(fd, IpProtoIp, IpPacketInfo, 1);
         // A dual-stack socket has both: for IPv4, only IPv4's own form tells what to answer from when the datagram was a broadcast.
@@ -146,10 +146,10 @@ public static unsafe class Sockets
     }
 
     /// <summary>Allows the kernel to hand over rows of datagrams as one. Fails (ENOPROTOOPT) before Linux 5.0: then they come one by one.</summary>
-    public static Result SetRowsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
+    public static Result SetSegmentsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
 
     /// <summary>Whether the kernel can send a row of datagrams as one: since Linux 4.18.</summary>
-    public static bool CanSendRows(int fd)
+    public static bool CanSendSegments(int fd)
     {
         int value;
         uint length = sizeof(int);
@@ -168,9 +168,9 @@ public static unsafe class Sockets
     /// an interface that does not exist. The next best socket, if there is one, gets the new connections.
     /// An ordinary user can't do this to a socket that is bound to an interface (EPERM).
     /// </summary>
-    public static Result Deafen(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
+    public static Result Quiesce(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
 
-    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Deafen"/>.</summary>
+    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Quiesce"/>.</summary>
     public static Result BindNowhere(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue - 1);
 
     /// <summary>

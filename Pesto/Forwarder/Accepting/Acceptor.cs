@@ -176,7 +176,7 @@ public sealed unsafe class Acceptor : IEventHandler
         Listeners.Listener* listener = _listeners[index];
         if (listener->Armed)
             return;
-        Result watched = _loop.Epoll.Watch(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
+        Result watched = _loop.Epoll.Add(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
         listener->Armed = watched.Ok;
         if (!watched.Ok)
             _limits.Reached("watched descriptors", watched.Error);
@@ -188,7 +188,7 @@ public sealed unsafe class Acceptor : IEventHandler
         if (!listener->Armed)
             return;
         listener->Armed = false;
-        _ = _loop.Epoll.Forget(listener->Fd).Ok;
+        _ = _loop.Epoll.Remove(listener->Fd).Ok;
     }
 
     /// <summary>What to do before a socket is closed; false if that needs more time.</summary>

@@ -82,7 +82,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         foreach (Tables.PifEntry pif in tables.Pifs)
         {
             if (pif.Listens.Answers >= 0)
-                loop.Epoll.Watch(pif.Listens.Answers, Events.In, new EventKey(kind, 0, 0).Word).OrThrow("watching for listening sockets");
+                loop.Epoll.Add(pif.Listens.Answers, Events.In, new EventKey(kind, 0, 0).Word).OrThrow("watching for listening sockets");
         }
     }
 
@@ -560,7 +560,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         _acceptor.Disarm(index);
         if (listener->Deaf)
             return;
-        listener->Deaf = Sockets.Deafen(listener->Fd).Ok;
+        listener->Deaf = Sockets.Quiesce(listener->Fd).Ok;
         // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
         // which they do after a second, and datagrams are taken until there is none for the moment.
         if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)

@@ -241,7 +241,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
     void Watch(Events interest)
     {
         ulong data = new EventKey(_kind, 0, _generation).Word;
-        Result result = _watched ? _loop.Epoll.Change(_fd, interest, data) : _loop.Epoll.Watch(_fd, interest, data);
+        Result result = _watched ? _loop.Epoll.Modify(_fd, interest, data) : _loop.Epoll.Add(_fd, interest, data);
         _watched = result.Ok;
         if (!result.Ok)
             Lose();
@@ -252,7 +252,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
     {
         _deadline = long.MaxValue;
         if (_watched)
-            _ = _loop.Epoll.Forget(_fd).Ok;
+            _ = _loop.Epoll.Remove(_fd).Ok;
         _watched = false;
     }
 

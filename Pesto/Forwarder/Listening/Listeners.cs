@@ -137,12 +137,12 @@ public sealed unsafe class Listeners
     }
 
     /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
-    public void GiveTo(Identity owner)
+    public void ChangeOwner(Identity owner)
     {
         for (int i = 0; i < High; i++)
         {
             if (Exists(i))
-                _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
+                _ = Descriptors.ChangeOwner(owner, this[i]->Fd).Ok;
         }
     }
 

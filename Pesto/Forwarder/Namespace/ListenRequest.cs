@@ -90,9 +90,9 @@ public struct ListenRequest
         {
             // Before it is bound: datagrams come from then on.
             Sockets.SetBuffers(fd, DatagramBuffer);
-            _ = Sockets.SetRowsReceived(fd).Ok;
+            _ = Sockets.SetSegmentsReceived(fd).Ok;
             if (Address.IsWildcard)
-                done = Sockets.SetDestinationTold(fd, Family);
+                done = Sockets.SetPacketInfo(fd, Family);
             if (!done.Ok)
                 return done;
         }

@@ -219,9 +219,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _connecting.Start(index, _loop.Now);
 
         uint generation = _flows.Generation(index);
-        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, generation, 1).Word);
+        Result watched = _loop.Epoll.Add(fd, Interest, new EventKey(_kind, index, generation, 1).Word);
         if (watched.Ok)
-            watched = _loop.Epoll.Watch(client, Interest, new EventKey(_kind, index, generation, 0).Word);
+            watched = _loop.Epoll.Add(client, Interest, new EventKey(_kind, index, generation, 0).Word);
         if (!watched.Ok)
         {
             _limits.Reached("watched descriptors", watched.Error);
@@ -303,7 +303,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     }
 
     /// <summary>From now on an end's events come with whole loads.</summary>
-    static void WaitForLoads(End* end) => end->Loads = Sockets.SetLowWater(end->Fd, Load).Ok;
+    static void WaitForLoads(End* end) => end->Loads = Sockets.SetReceiveLowWater(end->Fd, Load).Ok;
 
     /// <summary>No load came in time: moves what is there, and everything after it at once.</summary>
     void EndLoading(int place)
@@ -314,7 +314,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _loading.Stop(place);
         end->Loads = false;
         (part == 0 ? &flow->In : &flow->Out)->Streamed = 0;
-        _ = Sockets.SetLowWater(end->Fd, 1).Ok;
+        _ = Sockets.SetReceiveLowWater(end->Fd, 1).Ok;
         end->Readable = true;
         Move(index, part);
     }
@@ -322,7 +322,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     void Mute(EventKey key, End* end)
     {
         // The kernel announces whatever it has received as urgent, too, so that has to be off as well. Unmuting tells what came.
-        end->Muted = _loop.Epoll.Change(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
+        end->Muted = _loop.Epoll.Modify(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
     }
 
     /// <summary>An end has nothing more to receive: an event will tell when it has.</summary>
@@ -342,7 +342,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         int part = end == &_flows[index]->Client ? 0 : 1;
         end->Muted = false;
         // It changes nothing but a mask of a descriptor that is watched: it can't fail.
-        _ = _loop.Epoll.Change(end->Fd, Interest, new EventKey(_kind, index, _flows.Generation(index), part).Word).Ok;
+        _ = _loop.Epoll.Modify(end->Fd, Interest, new EventKey(_kind, index, _flows.Generation(index), part).Word).Ok;
     }
 
     /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>

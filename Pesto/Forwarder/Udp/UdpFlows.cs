@@ -67,7 +67,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         Result probe = Sockets.Udp(SocketAddress.V4);
         if (probe.Ok)
         {
-            _canSendRows = Sockets.CanSendRows(probe.Value);
+            _canSendRows = Sockets.CanSendSegments(probe.Value);
             Descriptors.Close(probe.Value);
         }
     }
@@ -164,7 +164,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         int index = _flows.Add(in key, in target, fd, listener, _loop.Now);
         _counters.UdpOpen++;
         _counters.UdpTotal++;
-        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
+        Result watched = _loop.Epoll.Add(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
         if (watched.Ok)
             return index;
         _limits.MadeRoom("watched descriptors", watched.Error);
@@ -178,7 +178,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         if (!socket.Ok)
             return socket;
         Sockets.SetBuffers(socket.Value, FlowBuffer);
-        _ = Sockets.SetRowsReceived(socket.Value).Ok;
+        _ = Sockets.SetSegmentsReceived(socket.Value).Ok;
         Result connected = Sockets.Connect(socket.Value, in target);
         if (connected.Ok)
             return socket;
