@@ -14,6 +14,11 @@ public sealed class BinaryTests
         // The mathematics and the loader are parts of it.
         library => Assert.Matches(@"^(libc\.so\.|libm\.so\.|ld-linux)", library));
 
+    /// <summary>A folder in there would be searched first, and who may write to it could have the program load a library of his.</summary>
+    [Fact]
+    public void The_program_says_nothing_of_where_libraries_are() =>
+        Assert.DoesNotMatch(@"\((RPATH|RUNPATH)\)", new Command("readelf", "-dW", Programs.Pesto).RunOrFail());
+
     [SkippableFact]
     public void The_static_program_needs_nothing()
     {
