@@ -69,7 +69,7 @@ public sealed class HarnessTests
         loop.WaitForMore(100);
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_has_a_container_of_his_own()
     {
         Account.NeedOrdinary();

@@ -5,7 +5,7 @@ using Pesto.Tests.Harness;
 
 namespace Pesto.Tests;
 
-/// <summary>What a test has another process do, since each may have so many descriptors and no more.</summary>
+/// <summary>Runs the tests; and what a test has another process do, since each may have so many descriptors and no more.</summary>
 static class Program
 {
     /// <summary>How many connections it has an answer on before it says so.</summary>
@@ -14,11 +14,12 @@ static class Program
     /// <summary>
     /// Given "connections PORT COUNT": opens so many connections to a port of the loopback and has an answer on each; does
     /// the latter again on all of them whenever it reads a line, until there is none. Writes a dot for every few hundred answers.
+    /// Given anything else: xunit's own runner.
     /// </summary>
-    static int Main(string[] arguments)
+    static async Task<int> Main(string[] arguments)
     {
         if (arguments is not ["connections", string port, string count])
-            return 2;
+            return await Xunit.Runner.InProc.SystemConsole.ConsoleRunner.Run(arguments);
         _ = Processes.RaiseDescriptorLimit();
         List<Socket> sockets = [];
         for (int i = 0; i < int.Parse(count); i++)

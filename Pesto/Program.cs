@@ -3,8 +3,8 @@ namespace Pesto;
 /// <summary>Picks the role: forwarder for <c>pesto serve OPTION...</c>, else client.</summary>
 static class Program
 {
-    public const string VersionText = """
-        pesto 0.1.0
+    public const string VersionText = $"""
+        pesto {BuildVersion.Text}
         Licence: Apache-2.0 <https://www.apache.org/licenses/LICENSE-2.0>
         Comes without warranty of any kind.
 

@@ -21,7 +21,7 @@ public sealed class CorpusTests
         return cases;
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Cases))]
     public void As_recorded_with_a_server_that_is_gone_after_one_connection(int index, string name)
     {
@@ -29,7 +29,7 @@ public sealed class CorpusTests
         Compare(recording, name, Corpus.State(recording.State));
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Updates))]
     public void As_recorded_with_a_server_that_then_shows_the_new_tables(int index, string name)
     {
@@ -40,7 +40,7 @@ public sealed class CorpusTests
 
     static void Compare(Recording recording, string name, params byte[][] listings)
     {
-        Skip.If(
+        Assert.SkipWhen(
             recording.DependsOnEphemeralPorts && File.ReadAllText("/proc/sys/net/ipv4/ip_local_port_range").Trim() != Corpus.LocalPortRange,
             "this machine has other ephemeral ports than the one of the recordings");
         using ScriptedServer server = new(listings);

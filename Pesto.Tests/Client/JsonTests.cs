@@ -74,7 +74,7 @@ public sealed class JsonTests
         Assert.Contains(":9000", pesto.Pesto().Output);
     }
 
-    [SkippableFact]
+    [Fact]
     public void What_a_real_pasta_does_not_do_is_in_it()
     {
         Programs.NeedPeers();

@@ -97,7 +97,7 @@ public sealed class TransactionUpdateTests
                 return [];
             });
         using BackgroundProcess client = new Command(Programs.Pesto, "--confirm", "20", "-t", "80", server.Path).Start();
-        Assert.True(closed.Wait(TimeSpan.FromSeconds(10)));
+        Assert.True(closed.Wait(TimeSpan.FromSeconds(10), TestContext.Current.CancellationToken));
         client.Write("y\n");
         Finished finished = client.WaitForEnd(TimeSpan.FromSeconds(10));
         Assert.Equal(1, finished.ExitStatus);

@@ -188,7 +188,7 @@ public sealed class HandoverTests
         }
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Overlaps))]
     public void A_change_between_rules_that_overlap_refuses_and_resets_nobody(string one, string other, bool v6, string user)
     {

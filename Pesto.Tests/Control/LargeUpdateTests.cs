@@ -3,7 +3,6 @@ using System.Net.Sockets;
 using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Harness;
-using Xunit.Abstractions;
 
 namespace Pesto.Tests.Control;
 

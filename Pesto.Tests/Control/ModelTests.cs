@@ -6,7 +6,6 @@ using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Harness;
-using Xunit.Abstractions;
 using Errno = Pesto.Linux.Errno;
 
 namespace Pesto.Tests.Control;

@@ -71,7 +71,7 @@ public sealed class MishapTests
         Assert.Null(exchanges.Failure);
     }
 
-    [SkippableFact]
+    [Fact]
     public void When_the_first_process_of_the_container_is_killed_it_ends_with_status_0()
     {
         Account.NeedOrdinary();

@@ -2,7 +2,6 @@ using Pesto.Client;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
-using Xunit.Abstractions;
 
 namespace Pesto.Tests.Fuzz;
 

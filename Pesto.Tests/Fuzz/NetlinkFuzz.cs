@@ -1,5 +1,4 @@
 using Pesto.Linux;
-using Xunit.Abstractions;
 
 namespace Pesto.Tests.Fuzz;
 

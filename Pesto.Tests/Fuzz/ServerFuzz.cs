@@ -10,7 +10,6 @@ using Pesto.Forwarder.Udp;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
-using Xunit.Abstractions;
 
 namespace Pesto.Tests.Fuzz;
 

@@ -1,6 +1,5 @@
 using System.Text;
 using Pesto.Rules;
-using Xunit.Abstractions;
 
 namespace Pesto.Tests.Fuzz;
 

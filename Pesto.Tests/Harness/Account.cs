@@ -10,7 +10,7 @@ sealed record Account(uint Id)
     public string[] Become => ["setpriv", $"--reuid={this.Id}", $"--regid={this.Id}", "--clear-groups", "--inh-caps=-all", "--"];
 
     /// <summary>Only root proper can become another user; in an ordinary user's own namespace there is nobody else to become.</summary>
-    public static void NeedOrdinary() => Skip.IfNot(OthersAreMapped, "only root can run a command as another user");
+    public static void NeedOrdinary() => Assert.SkipUnless(OthersAreMapped, "only root can run a command as another user");
 
     static bool OthersAreMapped => File.ReadLines("/proc/self/uid_map")
         .Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))

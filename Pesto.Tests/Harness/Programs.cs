@@ -34,7 +34,7 @@ static class Programs
     static void Need(bool isThere, string otherwise)
     {
         Assert.True(isThere || Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") != "1", otherwise);
-        Skip.IfNot(isThere, otherwise);
+        Assert.SkipUnless(isThere, otherwise);
     }
 
     static string FindRoot()

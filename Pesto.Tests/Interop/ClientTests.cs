@@ -6,7 +6,7 @@ namespace Pesto.Tests.Interop;
 /// <summary>Our client does with a real pasta what the real client does, and tells more.</summary>
 public sealed class ClientTests
 {
-    [SkippableFact]
+    [Fact]
     public void Our_client_and_the_real_one_say_the_same_through_a_whole_session()
     {
         Programs.NeedPeers();
@@ -15,7 +15,7 @@ public sealed class ClientTests
         Session.Compare(one, (pasta, options) => pasta.Pesto(options), other, (pasta, options) => pasta.RealPesto(options));
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_update_is_in_force_when_our_client_exits()
     {
         Programs.NeedPeers();
@@ -30,7 +30,7 @@ public sealed class ClientTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_port_that_is_taken_is_named_and_the_table_is_left_as_it_was()
     {
         Programs.NeedPeers();
@@ -45,7 +45,7 @@ public sealed class ClientTests
         Assert.Equal(before, pasta.RealPesto().Output);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Our_client_gets_on_with_an_ordinary_users_pasta()
     {
         Programs.NeedPeers();

@@ -32,7 +32,7 @@ public sealed class OutcomeTests
         Assert.True(bed.Host.Accepts(9000) && bed.Host.Accepts(9002));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(null, "9000", "Address already in use")]
     [InlineData("", "9000", "Address already in use")]
     [InlineData("", "80", "Permission denied")]
@@ -54,7 +54,7 @@ public sealed class OutcomeTests
         Eventually.Equal(sockets, () => Sockets(bed));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("9000")]
     [InlineData("80")]
     public void Of_the_real_pasta_without_a_look_before_nothing_is_said_as_by_the_real_client(string port)
@@ -75,7 +75,7 @@ public sealed class OutcomeTests
         Assert.Equal(0, both[0].Status);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("192.0.2.1/9000", "Cannot assign requested address")]
     [InlineData("%nosuch/9000", "No such device")]
     public void Of_the_real_pasta_what_is_not_there_to_listen_on_is_named_and_the_table_left_alone(string wanted, string reason)

@@ -8,7 +8,7 @@ public sealed class EndOfNamespaceTests
 {
     static readonly TimeSpan Limit = TimeSpan.FromSeconds(10);
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(true)]
     [InlineData(false)]
     public void It_ends_with_the_process_by_which_the_namespace_was_named(bool byPath)

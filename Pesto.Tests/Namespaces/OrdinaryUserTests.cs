@@ -20,7 +20,7 @@ public sealed class OrdinaryUserTests : IDisposable
 
     string Pid => $"{this.bed.Container.HolderId}";
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("PID")]
     [InlineData("--netns", "/proc/PID/ns/net")]
     [InlineData("--netns", "/proc/PID/ns/net", "--userns", "/proc/PID/ns/user")]
@@ -33,7 +33,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Equal("outside", outward.ReadToEnd());
     }
 
-    [SkippableFact]
+    [Fact]
     public void It_goes_both_ways_in_either_family()
     {
         using RunningForwarder pesto = this.bed.Serve("-t", "8080:80", "-T", "5432");
@@ -47,7 +47,7 @@ public sealed class OrdinaryUserTests : IDisposable
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Outbound_ports_listen_on_nothing_but_loopback()
     {
         using RunningForwarder pesto = this.bed.Serve("-T", "5432");
@@ -56,7 +56,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Single(sockets.TrimEnd('\n').Split('\n'));
     }
 
-    [SkippableFact]
+    [Fact]
     public void Many_flows_outbound_use_sockets_of_the_host()
     {
         using RunningForwarder pesto = this.bed.Serve("-T", "5432");
@@ -69,7 +69,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Equal(200, outside.Accepted);
     }
 
-    [SkippableFact]
+    [Fact]
     public void His_files_are_his()
     {
         string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
@@ -89,7 +89,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Contains("ending: signal 15", File.ReadAllText(log));
     }
 
-    [SkippableFact]
+    [Fact]
     public void He_and_root_may_change_the_tables_and_nobody_else()
     {
         using RunningForwarder pesto = this.bed.ServeInto([this.Pid]);
@@ -101,7 +101,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Contains("Permission denied", refused.Errors);
     }
 
-    [SkippableFact]
+    [Fact]
     public void It_goes_to_the_background()
     {
         string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
@@ -115,7 +115,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Eventually.True(() => !File.Exists(pidFile), "it ended");
     }
 
-    [SkippableFact]
+    [Fact]
     public void Netns_only_leaves_out_the_user_namespace_and_so_gets_nowhere()
     {
         Finished finished = this.bed.Pesto("serve", "-f", "--netns-only", "-t", "8080:80", this.Pid).Run();
@@ -123,7 +123,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Contains($"entering network namespace /proc/{this.Pid}/ns/net: Operation not permitted", finished.Errors);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_namespace_of_roots_is_not_for_him()
     {
         Finished finished = this.bed.Pesto("serve", "-f", "-t", "8080:80", "--netns", this.bed.Host.Path).Run();
@@ -131,7 +131,7 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Contains($"entering network namespace {this.bed.Host.Path}, which only root can do", finished.Errors);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Without_nsenter_he_is_told_what_to_install()
     {
         Command pesto = new("env", "PATH=/nowhere", Programs.Pesto, "serve", "-f", "-t", "8080:80", this.Pid);
@@ -140,10 +140,10 @@ public sealed class OrdinaryUserTests : IDisposable
         Assert.Contains("nsenter, of the package util-linux", finished.Errors);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_user_namespace_within_his_own_is_his_too() => this.ServesWhatIsMadeBy("unshare", "-Urn", "unshare", "-Un");
 
-    [SkippableFact]
+    [Fact]
     public void A_bubblewrap_sandbox_is_such_a_namespace()
     {
         Programs.Need("bwrap");

@@ -24,7 +24,7 @@ public sealed class ProgramsTests : IDisposable
     Finished OnHost(string program, params string[] arguments) =>
         new Command(program, arguments).In(this.bed.Host).As(Account.Ordinary).Run(Limit);
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("127.0.0.1", "")]
     [InlineData("127.0.0.1", "-R")]
     [InlineData("::1", "")]
@@ -40,7 +40,7 @@ public sealed class ProgramsTests : IDisposable
         Assert.True(finished.ExitStatus == 0, $"{finished}");
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("127.0.0.1", "")]
     [InlineData("127.0.0.1", "-R")]
     [InlineData("::1", "")]
@@ -59,7 +59,7 @@ public sealed class ProgramsTests : IDisposable
         Assert.True(sum.GetProperty("packets").GetInt32() >= 400 && sum.GetProperty("lost_packets").GetInt32() == 0, finished.Output);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("127.0.0.1", "+notcp")]
     [InlineData("127.0.0.1", "+tcp")]
     [InlineData("::1", "+notcp")]
@@ -78,7 +78,7 @@ public sealed class ProgramsTests : IDisposable
         Assert.Equal(2, pesto.Statistic(transport == "+tcp" ? "tcp_total" : "udp_total"));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("127.0.0.1")]
     [InlineData("::1")]
     public void Redis_benchmark_loses_nothing(string address)
@@ -92,7 +92,7 @@ public sealed class ProgramsTests : IDisposable
         Assert.True(finished.ExitStatus == 0 && finished.Output.Contains("\"GET\"") && finished.Errors == "", $"{finished}");
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("127.0.0.1")]
     [InlineData("[::1]")]
     public void Curl_fetches_from_nginx(string address)

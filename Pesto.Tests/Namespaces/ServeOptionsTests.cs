@@ -26,7 +26,7 @@ public sealed class ServeOptionsTests
         Assert.Contains(words, finished.Errors);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Root_becomes_another_user()
     {
         Account.NeedOrdinary();
@@ -40,7 +40,7 @@ public sealed class ServeOptionsTests
         Assert.Contains($"\nGid:\t{user}\t{user}\t{user}\t{user}\nFDSize", File.ReadAllText($"/proc/{pesto.Process.Id}/status"));
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_does_not()
     {
         Account.NeedOrdinary();

@@ -207,7 +207,7 @@ public sealed class AutoTests
         Assert.Equal("", clients.Failures);
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_has_it_in_both_directions()
     {
         Account.NeedOrdinary();

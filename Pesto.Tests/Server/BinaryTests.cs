@@ -14,18 +14,23 @@ public sealed class BinaryTests
         // The mathematics and the loader are parts of it.
         library => Assert.Matches(@"^(libc\.so\.|libm\.so\.|ld-linux)", library));
 
-    [SkippableFact]
+    /// <summary>A folder in there would be searched first, and who may write to it could have the program load a library of his.</summary>
+    [Fact]
+    public void The_program_says_nothing_of_where_libraries_are() =>
+        Assert.DoesNotMatch(@"\((RPATH|RUNPATH)\)", new Command("readelf", "-dW", Programs.Pesto).RunOrFail());
+
+    [Fact]
     public void The_static_program_needs_nothing()
     {
-        Skip.IfNot(File.Exists(Programs.StaticPesto), "not built: ./build.sh static");
+        Assert.SkipUnless(File.Exists(Programs.StaticPesto), "not built: ./build.sh static");
         Assert.Empty(Needed(Programs.StaticPesto));
         Assert.DoesNotContain("INTERP", new Command("readelf", "-lW", Programs.StaticPesto).RunOrFail());
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_static_program_forwards_too()
     {
-        Skip.IfNot(File.Exists(Programs.StaticPesto), "not built: ./build.sh static");
+        Assert.SkipUnless(File.Exists(Programs.StaticPesto), "not built: ./build.sh static");
         using Testbed bed = new();
         using TcpService service = TcpService.Says(bed.Container, 80, "inside");
         string control = bed.Folder["control"];

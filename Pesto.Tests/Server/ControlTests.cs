@@ -282,7 +282,7 @@ public sealed class ControlTests
         Assert.Equal(most, ControlClient.Look(pesto.Control).Pifs[0].Table.Rules.ToArray());
     }
 
-    [SkippableFact]
+    [Fact]
     public void Nobody_but_its_owner_and_root_may_use_the_control_socket()
     {
         Account.NeedOrdinary();

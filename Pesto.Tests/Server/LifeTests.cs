@@ -276,7 +276,7 @@ public sealed class LifeTests
         Eventually.True(() => pesto.Process.HasEnded, "it ends");
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_terminal_that_takes_nothing_more_holds_up_nothing()
     {
         const int MoreThanATerminalHolds = 1000;

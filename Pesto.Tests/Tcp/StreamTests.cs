@@ -566,7 +566,7 @@ public sealed class StreamTests
         Assert.Equal("once", idle.Exchange("once"));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(true)]
     [InlineData(false)]
     public void Keepalive_notices_a_peer_that_vanished(bool client)

@@ -16,7 +16,7 @@ public sealed class LeastPrivilegeTests
     const uint Nobody = 65534;
     const Capability Both = Capability.NetBindService | Capability.NetRaw;
 
-    [SkippableFact]
+    [Fact]
     public void Started_by_root_it_is_nobody_with_two_capabilities()
     {
         Account.NeedOrdinary();
@@ -25,7 +25,7 @@ public sealed class LeastPrivilegeTests
         AssertSandbox(pesto.Process, Nobody, Both, Both);
     }
 
-    [SkippableFact]
+    [Fact]
     public void On_one_side_only_it_is_nobody_with_two_capabilities()
     {
         Account.NeedOrdinary();
@@ -34,7 +34,7 @@ public sealed class LeastPrivilegeTests
         AssertSandbox(pesto.Process, Nobody, Both);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("8080:80", Capability.None)]
     [InlineData("auto", Capability.NetBindService)]
     public void Without_a_control_socket_it_keeps_what_a_scan_needs_or_nothing(string ports, Capability kept)
@@ -45,7 +45,7 @@ public sealed class LeastPrivilegeTests
         AssertSandbox(pesto, Nobody, kept, kept);
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_has_what_counts_in_his_container_only()
     {
         Account.NeedOrdinary();
@@ -54,7 +54,7 @@ public sealed class LeastPrivilegeTests
         AssertSandbox(pesto.Process, Account.Ordinary.Id, Both, Capability.None);
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_without_a_container_has_nothing()
     {
         Account.NeedOrdinary();
@@ -65,7 +65,7 @@ public sealed class LeastPrivilegeTests
         AssertSandbox(pesto, Account.Ordinary.Id, Capability.None);
     }
 
-    [SkippableFact]
+    [Fact]
     public void It_is_who_it_is_told_to_be()
     {
         Account.NeedOrdinary();
@@ -134,7 +134,7 @@ public sealed class LeastPrivilegeTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Roots_control_socket_is_for_root_though_nobody_serves_it()
     {
         Account.NeedOrdinary();
@@ -197,7 +197,7 @@ public sealed class LeastPrivilegeTests
     }
 
     /// <summary>What an intruder would like to call, by numbers of x86-64: all of these end the process.</summary>
-    [SkippableTheory]
+    [Theory]
     [InlineData("execve", 59)]
     [InlineData("fork", 57)]
     [InlineData("clone", 56)]
@@ -225,7 +225,7 @@ public sealed class LeastPrivilegeTests
         Assert.Equal(159, pesto.Process.WaitForEnd(TimeSpan.FromSeconds(5)).ExitStatus);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Files_and_unknown_calls_are_refused_and_it_goes_on()
     {
         NeedX64();
@@ -242,11 +242,11 @@ public sealed class LeastPrivilegeTests
         Assert.True(bed.Host.Accepts(8080));
     }
 
-    [SkippableFact]
+    [Fact]
     public void Of_files_it_can_remove_its_own()
     {
         NeedX64();
-        Skip.If(Landlock.Prepare([], out _) is { Ok: false }, "this kernel has no Landlock");
+        Assert.SkipWhen(Landlock.Prepare([], out _) is { Ok: false }, "this kernel has no Landlock");
         using Testbed bed = new();
         using Preload preload = new();
         using TempFolder other = new();
@@ -260,7 +260,7 @@ public sealed class LeastPrivilegeTests
         Assert.True(File.Exists(other["file"]));
     }
 
-    [SkippableFact]
+    [Fact]
     public void What_nobody_may_not_remove_is_gone_all_the_same_however_it_ends()
     {
         Account.NeedOrdinary();
@@ -279,7 +279,7 @@ public sealed class LeastPrivilegeTests
         Assert.Contains("8081", second.Pesto().Output);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Who_removes_it_has_roots_rights_to_files_and_no_other()
     {
         Account.NeedOrdinary();
@@ -294,7 +294,7 @@ public sealed class LeastPrivilegeTests
         Assert.Equal(2, Directory.GetFileSystemEntries($"/proc/{janitor}/fd").Length);
     }
 
-    static void NeedX64() => Skip.If(System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture != System.Runtime.InteropServices.Architecture.X64, "numbers of x86-64");
+    static void NeedX64() => Assert.SkipWhen(System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture != System.Runtime.InteropServices.Architecture.X64, "numbers of x86-64");
 
     static void WaitForSandbox(BackgroundProcess process) =>
         process.WaitUntil(() => Threads(process) is { Count: > 1 } all && all.All(status => status["Seccomp"] == "2"), "the sandbox is entered");

@@ -47,7 +47,7 @@ public sealed class EchoTests
         Assert.Equal("six", other.Exchange("six"));
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_ordinary_user_forwards_to_his_container()
     {
         Account.NeedOrdinary();
