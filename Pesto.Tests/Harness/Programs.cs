@@ -6,7 +6,8 @@ namespace Pesto.Tests.Harness;
 /// <summary>Where the programs are that tests start: ours as `./build.sh` leaves it, and Debian's as `./build.sh peers` does.</summary>
 static class Programs
 {
-    static readonly string Root = FindRoot();
+    /// <summary>Where build.sh is.</summary>
+    public static readonly string Root = FindRoot();
 
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));

@@ -132,7 +132,7 @@ sealed class Options
                 NoProbe = true;
                 break;
             case VersionId:
-                Print = Program.VersionText;
+                Print = VersionText.Value;
                 break;
             default:
                 Commands.Add(new() { Letter = (char)id, Text = line.Value, Written = line.Written, Ports = PortsOf((char)id) });
