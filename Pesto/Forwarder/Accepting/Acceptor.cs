@@ -64,7 +64,7 @@ public sealed unsafe class Acceptor : IEventHandler
         Rule* rule = RuleInForce(index);
         // A parked socket, or one that is new: what comes to it waits in the kernel. The event would come again and again.
         // Datagrams are taken even if there is room for no new flow: most belong to flows that exist.
-        if (rule == null || (_limits.Full && _listeners[index]->Protocol == IpProtocol.Tcp))
+        if (rule == null || (_limits.Full && _listeners[index]->Local.Protocol == IpProtocol.Tcp))
             Disarm(index);
         else
             _ = Accept(index, rule, FairShare);
@@ -91,9 +91,7 @@ public sealed unsafe class Acceptor : IEventHandler
         for (int i = 0; i < rules.Length; i++)
         {
             ref readonly Rule rule = ref rules[i];
-            if (rule.Protocol != listener->Protocol || !rule.Covers(listener->Port) || !(rule.Interface.IsEmpty || rule.Interface.Equals(listener->Interface)))
-                continue;
-            if (rule.IsDualStack || (!listener->DualStack && (rule.Address == listener->Address || (rule.Address.IsWildcard && rule.Address.IsV4 == listener->Address.IsV4))))
+            if (rule.Covers(listener->Local.Port) && rule.At(listener->Local.Port).Includes(in listener->Local))
                 return i;
         }
 
@@ -105,10 +103,10 @@ public sealed unsafe class Acceptor : IEventHandler
     public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
         Listeners.Listener* listener = _listeners[index];
-        if (listener->Protocol == IpProtocol.Udp)
+        if (listener->Local.Protocol == IpProtocol.Udp)
             return _udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
         NetworkNamespace side = _tables.Pifs[listener->Pif].Connects;
-        ushort port = rule->TargetPort(listener->Port);
+        ushort port = rule->TargetPort(listener->Local.Port);
         for (int i = 0; i < most; i++)
         {
             // Who can't be served now waits in the kernel's queue, and is not reset.
@@ -119,9 +117,9 @@ public sealed unsafe class Acceptor : IEventHandler
                 return Accepted.Full;
             }
 
-            bool isV4 = listener->Address.IsV4;
+            bool isV4 = listener->Local.Address.IsV4;
             Result accepted;
-            if (listener->DualStack || !listener->FromElsewhere.IsNone)
+            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone)
             {
                 accepted = Sockets.Accept(listener->Fd, out SocketAddress peer);
                 isV4 = peer.Address.IsV4;
@@ -135,8 +133,8 @@ public sealed unsafe class Acceptor : IEventHandler
 
             if (accepted.Ok)
             {
-                if (listener->DeafByDistance)
-                    Sockets.AcceptFromAfar(accepted.Value, listener->Family);
+                if (listener->QuiescedByHops)
+                    Sockets.AcceptFromAfar(accepted.Value, listener->Local.Family);
                 SocketAddress target = _targets.Of(rule->Target, isV4, port);
                 _tcp.Add(accepted.Value, side, in target);
                 if (_limits.Full)
@@ -192,7 +190,7 @@ public sealed unsafe class Acceptor : IEventHandler
     }
 
     /// <summary>What to do before a socket is closed; false if that needs more time.</summary>
-    public bool Leave(int index) => _listeners[index]->Protocol == IpProtocol.Tcp || _udp.Leave(index);
+    public bool Leave(int index) => _listeners[index]->Local.Protocol == IpProtocol.Tcp || _udp.Leave(index);
 
     void ArmAll()
     {

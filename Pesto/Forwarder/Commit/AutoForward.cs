@@ -179,9 +179,10 @@ public sealed unsafe class Scan : ITimed
             int port = rule.First + (service.Port - rule.To);
             if (!rule.IsScan || rule.Protocol != Protocol || port < rule.First || port > rule.Last || !Reaches(in rule, in service))
                 continue;
-            int found = _listeners.Find(_atPif, in rule, (ushort)port);
+            ListenAddress local = rule.At((ushort)port);
+            int found = _listeners.Find(_atPif, in local);
             if (found < 0)
-                Order(in rule, i, (ushort)port);
+                Order(in local, i);
             else if (Keep(found, i))
                 Found++;
         }
@@ -197,7 +198,7 @@ public sealed unsafe class Scan : ITimed
                 continue;
             for (int i = _listeners.FirstOnPort(pif, Protocol, service.Port); i >= 0; i = _listeners.NextOnPort(i))
             {
-                if (_listeners[i]->Address == service.Address)
+                if (_listeners[i]->Local.Address == service.Address)
                     return true;
             }
         }
@@ -208,10 +209,11 @@ public sealed unsafe class Scan : ITimed
     /// <summary>Whether what a rule forwards comes to a service, from clients of one family at least.</summary>
     bool Reaches(in Rule rule, in BoundSocket service)
     {
-        if (!rule.Target.IsWildcard)
-            return service.Takes(rule.Target);
-        return ((rule.IsDualStack || rule.Address.IsV4) && service.Takes(_targets.Default(isV4: true)))
-            || ((rule.IsDualStack || rule.Address.IsV6) && service.Takes(_targets.Default(isV4: false)));
+        if (!service.IsOnLoopback)
+            return false;
+        ListenAddress local = ListenAddress.Of(Protocol, in service);
+        (Address one, Address another) = _targets.Of(in rule);
+        return local.Serves(one) || local.Serves(another);
     }
 
     /// <summary>Notes that there is a service behind a socket; false if the rule had it already.</summary>
@@ -227,17 +229,17 @@ public sealed unsafe class Scan : ITimed
         return true;
     }
 
-    void Order(in Rule rule, int position, ushort port)
+    void Order(in ListenAddress local, int position)
     {
         // Services of both families want the same socket.
         for (int i = 0; i < _ordered; i++)
         {
-            if (_orderedBy[i] == position && _orders[i].Port == port)
+            if (_orderedBy[i] == position && _orders[i].Local.Port == local.Port)
                 return;
         }
 
         _orderedBy[_ordered] = position;
-        _orders[_ordered++] = ListenRequest.For(in rule, port, _settings);
+        _orders[_ordered++] = new() { Local = local, Settings = _settings };
         if (_ordered == NetworkNamespace.MostListeners)
             Open();
     }
@@ -256,7 +258,7 @@ public sealed unsafe class Scan : ITimed
             int index = order.Outcome.Ok ? _listeners.Add(_atPif, in order) : -1;
             if (index >= 0)
             {
-                SetFailed(order.Port, false);
+                SetFailed(order.Local.Port, false);
                 _ = Keep(index, _orderedBy[i]);
                 Opened++;
                 _counters.SocketsOpened++;
@@ -278,14 +280,14 @@ public sealed unsafe class Scan : ITimed
     /// <summary>It is tried again with every scan, and told once.</summary>
     void Fail(int position, in ListenRequest order)
     {
-        if (SetFailed(order.Port, true))
+        if (SetFailed(order.Local.Port, true))
             return;
         _counters.SocketsFailed++;
         Rule* rule = _tables.Rule(_atPif, Set, position);
         if (rule->IsWeak)
-            Log.Debug($"{BindFailure.Text(in *rule, order.Port, order.Outcome.Error)}");
+            Log.Debug($"{BindFailure.Text(in *rule, order.Local.Port, order.Outcome.Error)}");
         else
-            Log.Warn($"{BindFailure.Text(in *rule, order.Port, order.Outcome.Error)}");
+            Log.Warn($"{BindFailure.Text(in *rule, order.Local.Port, order.Outcome.Error)}");
     }
 
     /// <summary>Notes whether a port could be opened, and gives what was noted before.</summary>
@@ -319,7 +321,7 @@ public sealed unsafe class Scan : ITimed
             // What the other tables want too is for the transaction to decide.
             if (rule < 0 || listener->Rule[_tables.Shadow] >= 0 || !_tables.Rule(listener->Pif, _tables.Active, rule)->IsScan)
                 continue;
-            if (!listener->Deaf && _round - listener->Seen < RoundsToStay)
+            if (!listener->Quiesced && _round - listener->Seen < RoundsToStay)
                 continue;
             _ = _transaction.Retire(i);
             closed++;

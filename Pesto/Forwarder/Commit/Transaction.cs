@@ -302,7 +302,8 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
                 continue;
             }
 
-            int found = _listeners.Find(pif, in rule, (ushort)_atPort);
+            ListenAddress local = rule.At((ushort)_atPort);
+            int found = _listeners.Find(pif, in local);
             if (found >= 0)
             {
                 _listeners[found]->Rule[shadow] = (short)_atRule;
@@ -311,7 +312,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             else
             {
                 _orderedBy[count] = _atRule;
-                _orders[count++] = ListenRequest.For(in rule, (ushort)_atPort, _settings);
+                _orders[count++] = new() { Local = local, Settings = _settings };
             }
 
             _atPort++;
@@ -395,7 +396,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
                 order.Outcome = Result.From(Errno.EMFILE);
             }
 
-            AddFailure(pif, rule, order.Port, order.Outcome.Error);
+            AddFailure(pif, rule, order.Local.Port, order.Outcome.Error);
         }
     }
 
@@ -407,9 +408,9 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     public void TakeOver(NetworkNamespace side, int pif, ref ListenRequest order)
     {
         int old = 0;
-        for (int i = _listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = _listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, order.Local.Protocol, order.Local.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (Overlap(_listeners[i], in order) && Sockets.SetReusePort(_listeners[i]->Fd, true).Ok)
+            if (_listeners[i]->Local.Overlaps(in order.Local) && Sockets.SetReusePort(_listeners[i]->Fd, true).Ok)
                 old++;
         }
 
@@ -419,10 +420,10 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         side.Listen(new Span<ListenRequest>(ref order));
         if (order.Outcome.Ok)
             _ = Sockets.SetReusePort(order.Outcome.Value, false).Ok;
-        for (int i = _listeners.FirstOnPort(pif, order.Protocol, order.Port); i >= 0; i = _listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(pif, order.Local.Protocol, order.Local.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
             Listeners.Listener* listener = _listeners[i];
-            if (!Overlap(listener, in order))
+            if (!listener->Local.Overlaps(in order.Local))
                 continue;
             _ = Sockets.SetReusePort(listener->Fd, false).Ok;
             listener->Handover |= order.Outcome.Ok;
@@ -440,8 +441,8 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     {
         Span<ListenRequest> orders =
         [
-            new() { Address = Unused4, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true },
-            new() { Address = Unused6, Port = port, Protocol = IpProtocol.Tcp, OnlyBind = true, Settings = new(FreeBind: true, Keepalive: 0) },
+            new() { Local = new(IpProtocol.Tcp, Unused4, IsDualStack: false, default, port), OnlyBind = true },
+            new() { Local = new(IpProtocol.Tcp, Unused6, IsDualStack: false, default, port), OnlyBind = true, Settings = new(FreeBind: true, Keepalive: 0) },
         ];
         _tables.Pifs[pif].Listens.Listen(orders);
         bool forgotten = false;
@@ -471,10 +472,6 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
         return false;
     }
-
-    static bool Overlap(Listeners.Listener* listener, in ListenRequest order) =>
-        listener->DualStack || order.DualStack || listener->Address == order.Address
-        || (listener->Address.IsV4 == order.Address.IsV4 && (listener->Address.IsWildcard || order.Address.IsWildcard));
 
     void AddFailure(int pif, int rule, ushort port, Errno error)
     {
@@ -540,7 +537,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         {
             if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Rule[_tables.Active] >= 0)
                 continue;
-            if (_listeners[_atSocket]->Protocol != IpProtocol.Tcp)
+            if (_listeners[_atSocket]->Local.Protocol != IpProtocol.Tcp)
                 continue;
             Deafen(_atSocket);
             _deafened |= 1 << _listeners[_atSocket]->Pif;
@@ -558,13 +555,13 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     {
         Listeners.Listener* listener = _listeners[index];
         _acceptor.Disarm(index);
-        if (listener->Deaf)
+        if (listener->Quiesced)
             return;
-        listener->Deaf = Sockets.Quiesce(listener->Fd).Ok;
+        listener->Quiesced = Sockets.Quiesce(listener->Fd).Ok;
         // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
         // which they do after a second, and datagrams are taken until there is none for the moment.
-        if (!listener->Deaf && listener->Protocol == IpProtocol.Tcp)
-            listener->Deaf = listener->DeafByDistance = Sockets.DropNewConnections(listener->Fd, listener->Family).Ok;
+        if (!listener->Quiesced && listener->Local.Protocol == IpProtocol.Tcp)
+            listener->Quiesced = listener->QuiescedByHops = Sockets.DropNewConnections(listener->Fd, listener->Local.Family).Ok;
     }
 
     /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
@@ -590,7 +587,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     {
         for (int i = _listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = _listeners.NextOnPort(i))
         {
-            if (_listeners[i]->Deaf)
+            if (_listeners[i]->Quiesced)
                 return true;
         }
 
@@ -638,13 +635,13 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         {
             Acceptor.Accepted left = _acceptor.Accept(index, rule, Stride, isLast: true);
             // What still gets datagrams may get them for ever.
-            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Deaf))
+            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Quiesced))
                 return left;
         }
 
         if (!_acceptor.Leave(index))
             return Acceptor.Accepted.Some;
-        (IpProtocol protocol, int pif, ushort port) = (listener->Protocol, listener->Pif, listener->Port);
+        (IpProtocol protocol, int pif, ushort port) = (listener->Local.Protocol, listener->Pif, listener->Local.Port);
         bool handover = HadHandover(pif, protocol, port);
         _listeners.Close(index);
         if (handover && protocol == IpProtocol.Tcp)

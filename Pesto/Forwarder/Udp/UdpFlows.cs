@@ -76,7 +76,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     public bool Receive(int listener, Rule* rule, int most)
     {
         Listeners.Listener* from = _listeners[listener];
-        ushort port = rule->TargetPort(from->Port);
+        ushort port = rule->TargetPort(from->Local.Port);
         SocketAddress v4 = _targets.Of(rule->Target, isV4: true, port), v6 = _targets.Of(rule->Target, isV4: false, port);
         most = Math.Min(most, MostDrained);
         for (int received = 0; received < most; received += Batch)
@@ -98,13 +98,13 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     void Ask(int listener, int count, in SocketAddress v4, in SocketAddress v6)
     {
         Listeners.Listener* from = _listeners[listener];
-        bool toldLocal = from->Address.IsWildcard;
+        bool toldLocal = from->Local.Address.IsWildcard;
         int current = -1, first = 0;
         for (int i = 0; i < count; i++)
         {
             ref SocketAddress client = ref _asked.Source(i);
-            Address local = toldLocal ? _asked.Local(i) : from->Address;
-            FlowKey key = new(client.Address, local, client.Scope, client.Port, from->Port, from->Pif);
+            Address local = toldLocal ? _asked.Local(i) : from->Local.Address;
+            FlowKey key = new(client.Address, local, client.Scope, client.Port, from->Local.Port, from->Pif);
             if (current >= 0)
             {
                 if (_flows[current]->Key.Equals(key))
@@ -328,7 +328,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         for (int i = 0; i < count;)
         {
             int listener = _flows[_answering[i]]->Listener;
-            bool fromAny = _listeners[listener]->Address.IsWildcard;
+            bool fromAny = _listeners[listener]->Local.Address.IsWildcard;
             _outgoing.Clear();
             while (i < count && _flows[_answering[i]]->Listener == listener)
             {
@@ -375,14 +375,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     int Heir(int listener, Address local)
     {
         Listeners.Listener* old = _listeners[listener];
-        for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Port); i >= 0; i = _listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Local.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
             Listeners.Listener* other = _listeners[i];
-            if (i != listener && !other->Deaf && other->Rule[_tables.Active] >= 0
-                && (other->Address == local || other->DualStack || (other->Address.IsWildcard && other->Address.IsV4 == local.IsV4)))
-            {
+            if (i != listener && !other->Quiesced && other->Rule[_tables.Active] >= 0 && other->Local.Serves(local))
                 return i;
-            }
         }
 
         return -1;
