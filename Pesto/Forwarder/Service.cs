@@ -179,7 +179,11 @@ public sealed class Service
             return [new(Pif.Host, Pif.HostName, both, host, target)];
         // What listens in a target that is an address can't be found out.
         both |= Capabilities.Scan;
-        return [new(Pif.Host, Pif.HostName, both, host, target), new(Pif.Splice, Pif.SpliceName, both, target, host)];
+        return
+        [
+            new(Pif.Host, Pif.HostName, both, host, target) { Clients = new(_options.ClientAddress, _options.ClientAddressMark) },
+            new(Pif.Splice, Pif.SpliceName, both, target, host),
+        ];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>
