@@ -85,6 +85,12 @@ public static unsafe class Descriptors
             return Result.Of(Libc.pread(fd, p, (nuint)buffer.Length, offset));
     }
 
+    public static Result WriteAt(int fd, ReadOnlySpan<byte> bytes, long offset)
+    {
+        fixed (byte* p = bytes)
+            return Result.Of(Libc.pwrite(fd, p, (nuint)bytes.Length, offset));
+    }
+
     /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
     public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {
@@ -118,12 +124,12 @@ public static unsafe class Descriptors
             Close(opened.Value);
     }
 
-    /// <summary>Closes every descriptor below a number, except two.</summary>
-    public static void CloseAllBut(int one, int other, int below)
+    /// <summary>Closes every descriptor below a number, except some.</summary>
+    public static void CloseAllBut(ReadOnlySpan<int> kept, int below)
     {
         for (int fd = 0; fd < below; fd++)
         {
-            if (fd != one && fd != other)
+            if (!kept.Contains(fd))
                 _ = Libc.close(fd);
         }
     }
