@@ -12,14 +12,17 @@ Usage: ./build.sh [VERB] [ARGUMENT...]
   build        out/pesto: one native program that needs libc and nothing else (the default)
   static       out/pesto-static: the same, which needs nothing at all, for images with an old libc or none
   test [...]   builds and runs every test; arguments go to `dotnet test`, such as --filter Name~Interop
+  skips        runs the tests that need programs that not every machine has as if these were not there: all are skipped
   soak MINUTES streams, connections, datagrams, changing tables and clients that break off, all at once, for so long
   demo         forwards ports into a little container and changes them while a client connects
   bench [...]  runs the benchmarks; arguments go to them, `./build.sh bench --help` lists them
   peers [all]  fetches Debian's newest passt, pasta and pesto into .cache/peers, to test and compare with;
                with `all`, also installs the programs that tests and benchmarks forward (needs root)
+  peers podman makes a Debian root with rootless Podman in .cache/podman, to test with (needs root)
+  needs        prints the Debian packages that building, testing and the demo need
   clean [all]  removes what building made; with `all`, also .cache
 
-An ordinary user can run every verb but `peers all`.
+An ordinary user can run every verb but `peers all` and `peers podman`.
 END
 }
 
@@ -28,17 +31,26 @@ fail() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
 
 # ---- What a verb needs ----------------------------------------------------------------------------------------------
 
-# need COMMAND PACKAGE...: notes the Debian packages of a command that is not there; need_all_met reports them together.
+# What programs there are, how they get on a machine, and the Debian packages that have them.
+table() { sed '/^#/d; /^ *$/d' Pesto.Tests/programs.txt; }
+
+# packages_for WHEN...: the packages of all programs that get on a machine in one of these ways, as the table has it.
+packages_for() { table | awk -v when=" $* " 'index(when, " " $1 " ") { for (i = 3; i <= NF; i++) if (!seen[$i]++) print $i }'; }
+
+# need PROGRAM...: notes the Debian packages of programs that are not there; need_all_met reports them together.
 missing=() packages=()
 need() {
-  command -v "$1" >/dev/null && return
-  missing+=("$1")
-  packages+=("${@:2}")
+  local program
+  for program; do
+    command -v "$program" >/dev/null && continue
+    missing+=("$program")
+    packages+=($(table | awk -v program="$program" '$2 == program { for (i = 3; i <= NF; i++) print $i }'))
+  done
 }
 
 need_all_met() {
   [ ${#missing[@]} = 0 ] && return
-  say "build.sh: not found: ${missing[*]}. On Debian, as root: apt-get install ${packages[*]}" >&2
+  say "build.sh: not found: ${missing[*]}. On Debian, as root: apt-get install $(printf '%s\n' "${packages[@]}" | sort -u | tr '\n' ' ')" >&2
   exit 1
 }
 
@@ -54,10 +66,10 @@ need_dotnet() {
 
 # Native AOT needs a C compiler as its linker, the C library's start files, and objcopy to strip.
 need_linker() {
-  need objcopy binutils
+  need objcopy
   linker=gcc
   command -v gcc >/dev/null || linker=clang
-  command -v $linker >/dev/null || need gcc gcc libc6-dev
+  command -v $linker >/dev/null || need gcc
   need_all_met
   case $($linker -print-file-name=crt1.o) in
     /*) ;;
@@ -123,6 +135,12 @@ build_static() {
   say "out/pesto-static: $(stat -c %s out/pesto-static) bytes"
 }
 
+# The program with checks of what has to hold in it: some tests run it instead.
+build_checked() {
+  publish publish-checked -p:PestoChecks=true
+  install_binary Pesto/obj/publish-checked/pesto out/pesto-checked
+}
+
 # ---- Testing --------------------------------------------------------------------------------------------------------
 
 # As root, runs a command as it is. An ordinary user gets a user namespace in which he is root and may make network
@@ -136,40 +154,65 @@ with_namespaces() {
   fi
 }
 
+# Why tests were skipped, each reason once with how many say so; it names the command that would enable them.
+skip_reasons() {
+  tr -d '\r\n' <"$1" | sed 's/<UnitTestResult /\n&/g' | grep 'outcome="NotExecuted"' |
+    sed 's/.*<Message>\([^<]*\)<.*/\1/' | sort | uniq -c | sed 's/^ */skipped: /' || true
+}
+
+# run_tests [ARGUMENT...]: builds and runs tests; leaves in `counted` what became of them, as the test runner wrote it down.
 run_tests() {
-  need ip iproute2
-  need nsenter util-linux
+  need $(table | awk '$1 == "always" || $1 == "built" { print $2 }')
   need_all_met
   build
+  # It takes as long again: not for a few tests whose names say that they don't need it.
+  rm -f out/pesto-checked
+  [[ "$*" == *--filter* && ! "$*" =~ Control|Model|Faults|FaultMatrix|Soak|Check ]] || build_checked
   quietly dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet
   local results=Pesto.Tests/obj/results status=0
   rm -rf "$results"
-  [ -x .cache/peers/bin/pasta ] || say "Without ./build.sh peers, the tests against the real pasta and pesto are skipped."
   with_namespaces dotnet test Pesto.Tests/Pesto.Tests.csproj -c Release --no-build --nologo \
     --logger "trx;LogFileName=tests.trx" --results-directory "$results" "$@" || status=$?
-  # One line that says it all, from the counts that the test runner wrote down.
   local counters total executed passed failed
   counters=$(grep -o '<Counters [^>]*>' "$results/tests.trx" 2>/dev/null) || fail "no test ran"
   count() { sed "s/.* $1=\"\([0-9]*\)\".*/\1/" <<<"$counters"; }
   total=$(count total) executed=$(count executed) passed=$(count passed)
   failed=$((executed - passed))
-  [ "$executed" != 0 ] || fail "no test ran"
+  [ "$total" != 0 ] || fail "no test ran"
   [ $status = 0 ] || [ $failed != 0 ] || say "build.sh: the test run broke off (status $status)" >&2
-  say "$passed passed, $failed failed, $((total - executed)) skipped"
+  skip_reasons "$results/tests.trx"
+  counted="$passed passed, $failed failed, $((total - executed)) skipped"
   return $status
+}
+
+# Ends in one line that says it all.
+test_all() {
+  local status=0
+  run_tests "$@" || status=$?
+  say "$counted"
+  return $status
+}
+
+# What somebody sees who has none of the programs that not every machine has: no test fails for want of one, each says that it is skipped.
+skips() {
+  local status=0
+  PESTO_HIDE_PROGRAMS=1 run_tests --filter Needs=programs || status=$?
+  say "Without the programs that not every machine has: $counted"
+  case $counted in
+    '0 passed, 0 failed, '*) return $status ;;
+    *) fail "a test that needs such a program was not skipped without it" ;;
+  esac
 }
 
 soak() {
   [[ ${1:-} =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "soak: how many MINUTES?"
-  PESTO_SOAK=$1 run_tests --filter FullyQualifiedName~SoakTests --logger "console;verbosity=detailed"
+  PESTO_SOAK=$1 test_all --filter FullyQualifiedName~SoakTests --logger "console;verbosity=detailed"
 }
 
 # ---- Showing and measuring ------------------------------------------------------------------------------------------
 
 demo() {
-  need ip iproute2
-  need nsenter util-linux
-  need perl perl-base
+  need ip nsenter perl
   need_all_met
   build
   say
@@ -177,8 +220,7 @@ demo() {
 }
 
 bench() {
-  need ip iproute2
-  need nsenter util-linux
+  need ip nsenter
   need_all_met
   build
   quietly dotnet build Pesto.Bench/Pesto.Bench.csproj -c Release --nologo -v quiet
@@ -186,10 +228,6 @@ bench() {
 }
 
 # ---- Peers ----------------------------------------------------------------------------------------------------------
-
-# What tests and benchmarks forward, or compare with.
-peer_packages=(curl iperf3 redis-server redis-tools dnsmasq-base bind9-dnsutils nginx-light haproxy socat strace rootlesskit nftables iproute2 util-linux
-  libnginx-mod-stream slirp4netns uidmap)
 
 # Prints a source list for Debian's suite sid that uses the same mirror and key as the machine's own.
 sid_source() {
@@ -287,11 +325,11 @@ END
 # Services that come with these packages are not to run: tests and benchmarks start their own.
 install_peers() {
   local wanted=() package
-  for package in "${peer_packages[@]}"; do
+  for package in $(packages_for peers bench); do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || wanted+=("$package")
   done
   if [ ${#wanted[@]} = 0 ]; then
-    say "peers: installed: ${peer_packages[*]}"
+    say "peers: installed: $(packages_for peers bench | tr '\n' ' ')"
     return
   fi
   [ "$(id -u)" = 0 ] || fail "peers: not installed: ${wanted[*]}. As root: ./build.sh peers all"
@@ -311,10 +349,20 @@ install_peers() {
   fi
 }
 
+make_podman_root() {
+  local VERSION_CODENAME='' source
+  . /etc/os-release
+  mkdir -p .cache
+  source=$(sid_source "${VERSION_CODENAME:-stable}" .cache/sid) || fail "peers: found no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d"
+  Pesto.Tests/Podman/root.sh .cache/podman "$source"
+  rm "$source"
+}
+
 peers() {
   case "${1:-}" in
     '') fetch_passt ;;
     all) install_peers && fetch_passt ;;
+    podman) make_podman_root ;;
     *) fail "peers: what is '$1'?" ;;
   esac
 }
@@ -333,11 +381,13 @@ verb=${1:-build}
 case $verb in
   build) build ;;
   static) build_static ;;
-  test) run_tests "$@" ;;
+  test) test_all "$@" ;;
+  skips) skips ;;
   soak) soak "$@" ;;
   demo) demo "$@" ;;
   bench) bench "$@" ;;
   peers) peers "$@" ;;
+  needs) packages_for built ;;
   clean) clean "$@" ;;
   -h | --help | help) usage ;;
   *) usage >&2; fail "no such verb: $verb" ;;

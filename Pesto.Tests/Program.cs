@@ -49,7 +49,7 @@ static class Program
     /// <summary>Has another process open connections from a namespace; comes back when each had an answer.</summary>
     public static BackgroundProcess Connections(NetworkNamespace from, int port, int count)
     {
-        BackgroundProcess process = new Command("dotnet", Path.Combine(AppContext.BaseDirectory, "Pesto.Tests.dll"), "connections", $"{port}", $"{count}").In(from).Start();
+        BackgroundProcess process = new Command(Environment.ProcessPath!, "connections", $"{port}", $"{count}").In(from).Start();
         WaitForAnswers(process, count);
         return process;
     }

@@ -75,9 +75,9 @@ public sealed class JsonTests
     }
 
     [Fact]
+    [Needs("pasta")]
     public void What_a_real_pasta_does_not_do_is_in_it()
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pasta = bed.ServeRealPasta();
         using TcpService taken = TcpService.Echo(bed.Host, 9000);

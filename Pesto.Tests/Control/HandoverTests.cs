@@ -305,7 +305,7 @@ public sealed class HandoverTests
         using Socket socket = where.NewSocket(rule.Address.IsV4 ? AddressFamily.InterNetwork : AddressFamily.InterNetworkV6, SocketType.Stream);
         int fd = (int)socket.Handle;
         Assert.True(Sockets.SetReuseAddress(fd, true).Ok && Sockets.SetReusePort(fd, true).Ok);
-        Linux.SocketAddress address = Linux.SocketAddress.Of(rule.Address, rule.First);
-        Assert.Equal(Linux.Errno.EADDRINUSE, Sockets.Bind(fd, in address).Error);
+        Pesto.Linux.SocketAddress address = Pesto.Linux.SocketAddress.Of(rule.Address, rule.First);
+        Assert.Equal(Pesto.Linux.Errno.EADDRINUSE, Sockets.Bind(fd, in address).Error);
     }
 }

@@ -91,11 +91,11 @@ public sealed class MishapTests
     }
 
     [Theory]
+    [Needs("socat")]
     [InlineData(true)]
     [InlineData(false)]
     public void A_client_or_a_target_that_is_killed_ends_its_own_connections_only(bool client)
     {
-        Programs.Need("socat");
         using Testbed bed = new();
         using TcpService service = TcpService.Echo(bed.Container, 80);
         using RunningForwarder pesto = bed.Serve("-t", "8080:80", "-t", "8081:81");

@@ -3,7 +3,7 @@ using System.Diagnostics;
 
 namespace Pesto.Tests.Harness;
 
-/// <summary>A program with its arguments, and where and as whom it runs.</summary>
+/// <summary>A program of the table or, named by its path, one of ours, with its arguments, and where and as whom it runs.</summary>
 sealed record Command(string Program, params string[] Arguments)
 {
     static readonly TimeSpan LongestRun = TimeSpan.FromSeconds(30);
@@ -41,7 +41,8 @@ sealed record Command(string Program, params string[] Arguments)
     public BackgroundProcess Start()
     {
         // Each of these replaces itself by the next, so that the process id is the program's in the end.
-        string[] words = ["setsid", .. this.Namespace?.EnterAs(this.Account) ?? this.Account?.Become ?? [], this.Program, .. this.Arguments];
+        string program = this.Program.Contains('/') ? this.Program : Programs.Find(this.Program);
+        string[] words = [Programs.Find("setsid"), .. this.Namespace?.EnterAs(this.Account) ?? this.Account?.Become ?? [], program, .. this.Arguments];
         ProcessStartInfo start = new(words[0], words[1..])
         {
             RedirectStandardInput = true,
@@ -49,6 +50,7 @@ sealed record Command(string Program, params string[] Arguments)
             RedirectStandardError = true,
         };
         start.Environment["LC_ALL"] = "C";
+        start.Environment["PATH"] = Programs.SearchPath;
         return new BackgroundProcess(this, Process.Start(start) ?? throw new Win32Exception());
     }
 

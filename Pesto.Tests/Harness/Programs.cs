@@ -3,7 +3,10 @@ using Mono.Unix.Native;
 
 namespace Pesto.Tests.Harness;
 
-/// <summary>Where the programs are that tests start: ours as `./build.sh` leaves it, and Debian's as `./build.sh peers` does.</summary>
+/// <summary>
+/// Where the programs are that tests start: ours as `./build.sh` leaves it, and those of the table in programs.txt. Commands of a test find
+/// no others, by whatever shell script they are started, since their PATH is made of links to these.
+/// </summary>
 static class Programs
 {
     /// <summary>Where build.sh is.</summary>
@@ -12,30 +15,81 @@ static class Programs
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
 
+    /// <summary>The same with checks of what has to hold in it, for tests that go on for long or make calls fail.</summary>
+    public static string Checked => CheckedCopy.Value;
+
+    static readonly Lazy<string> CheckedCopy = new(() => ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto-checked")));
+
     /// <summary>The tests' own folder.</summary>
     public static readonly string Sources = Path.Combine(Root, "Pesto.Tests");
 
-    /// <summary>The same without any library, if it was built.</summary>
-    public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
+    /// <summary>With PESTO_HIDE_PROGRAMS=1, all that not every machine has is as if it were not there.</summary>
+    static readonly bool Hidden = Environment.GetEnvironmentVariable("PESTO_HIDE_PROGRAMS") == "1";
+
+    /// <summary>With PESTO_REQUIRE_PEERS=1, a test fails where it would be skipped for want of a program.</summary>
+    static readonly bool Required = Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") == "1";
 
     static readonly string Peers = Path.Combine(Root, ".cache/peers/bin");
 
-    public static string RealPasta => Path.Combine(Peers, "pasta");
+    /// <summary>All programs that a test may start, by name.</summary>
+    public static readonly IReadOnlyDictionary<string, ProgramRow> Table = ProgramRow.Load(Path.Combine(Sources, "programs.txt")).ToDictionary(row => row.Name);
 
-    public static string RealPesto => Path.Combine(Peers, "pesto");
+    static readonly string Links = MakeLinks();
 
-    /// <summary>For tests against the real pasta and pesto: skips where they have not been fetched, unless PESTO_REQUIRE_PEERS says that they have to be there.</summary>
-    public static void NeedPeers() => Need(File.Exists(RealPasta), "the real pasta is not there: ./build.sh peers");
+    /// <summary>The same as <see cref="Pesto"/> without any library, if it was built.</summary>
+    public static string StaticPesto => Path.Combine(Root, "out/pesto-static");
 
-    /// <summary>The same for tests that use another program.</summary>
-    public static void Need(string program) => Need(
-        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Append("/usr/sbin").Any(folder => File.Exists(Path.Combine(folder, program))),
-        $"{program} is not installed: ./build.sh peers all");
+    public static string RealPasta => Find("pasta");
 
-    static void Need(bool isThere, string otherwise)
+    public static string RealPesto => Find("pesto");
+
+    /// <summary>What the current test may start by a name without a folder: what every machine has, and what the test says that it needs.</summary>
+    public static string SearchPath => string.Join(':', [LinksTo(null), .. Declared.Select(LinksTo)]);
+
+    static IEnumerable<string> Declared =>
+        TestContext.Current.Test?.Traits is { } traits && traits.TryGetValue(NeedsAttribute.Program, out IReadOnlyCollection<string>? programs) ? programs : [];
+
+    /// <summary>A program of the table, by its name; fails if it isn't in there, or if the test does not say that it needs it.</summary>
+    public static string Find(string program)
     {
-        Assert.True(isThere || Environment.GetEnvironmentVariable("PESTO_REQUIRE_PEERS") != "1", otherwise);
+        Assert.True(
+            Table.TryGetValue(program, out ProgramRow? row) && row.When != ProgramRow.Bench,
+            $"no test may start {program}: Pesto.Tests/programs.txt does not have it, with the Debian package that it comes with");
+        Assert.True(!row.IsOptional || Declared.Contains(program), $"a test that starts {program} is marked [Needs(\"{program}\")]");
+        return Path.Combine(LinksTo(row.IsOptional ? program : null), program);
+    }
+
+    /// <summary>Skips the test if the program is not there, and says which command would bring it.</summary>
+    public static void SkipWithout(string program)
+    {
+        ProgramRow row = Table[program];
+        bool isThere = File.Exists(Path.Combine(LinksTo(program), program));
+        string otherwise = $"{program} is not here: ./build.sh {(row.When == ProgramRow.Fetched ? "peers" : "peers all")}";
+        Assert.True(isThere || !Required, otherwise);
         Assert.SkipUnless(isThere, otherwise);
+    }
+
+    /// <summary>The folder of links to what every machine has, or to one other program.</summary>
+    static string LinksTo(string? program) => Path.Combine(Links, program == null ? "all" : $"only-{program}");
+
+    static string MakeLinks()
+    {
+        TempFolder folder = new();
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => folder.Dispose();
+        // Ordinary users may look things up here, and not put others in their place.
+        Syscall.chmod(folder.Path, NativeConvert.FromOctalPermissionString("755"));
+        // An ordinary user's PATH lacks the last two on Debian.
+        string[] folders = [.. (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':'), "/usr/sbin", "/sbin"];
+        foreach (ProgramRow row in Table.Values.Where(row => row.When != ProgramRow.Bench))
+        {
+            string links = folder[row.IsOptional ? $"only-{row.Name}" : "all"];
+            Directory.CreateDirectory(links);
+            string? program = (row.When == ProgramRow.Fetched ? [Peers] : folders).Select(from => Path.Combine(from, row.Name)).FirstOrDefault(File.Exists);
+            if (program != null && !(row.IsOptional && Hidden))
+                File.CreateSymbolicLink(Path.Combine(links, row.Name), program);
+        }
+
+        return folder.Path;
     }
 
     static string FindRoot()
@@ -53,7 +107,7 @@ static class Programs
     static string ReachableByAnybody(string program)
     {
         if (!File.Exists(program))
-            throw new FileNotFoundException($"{program} is not there: ./build.sh");
+            throw new FileNotFoundException($"{program} is not there: ./build.sh test, without a filter or with one that names the test");
         bool reachable = true;
         for (string? folder = Path.GetDirectoryName(Path.GetFullPath(program)); folder != null; folder = Path.GetDirectoryName(folder))
             reachable &= (new UnixDirectoryInfo(folder).FileAccessPermissions & FileAccessPermissions.OtherExecute) != 0;

@@ -4,12 +4,12 @@ using Pesto.Tests.Harness;
 namespace Pesto.Tests.Interop;
 
 /// <summary>Our client does with a real pasta what the real client does, and tells more.</summary>
+[Needs("pasta", "pesto")]
 public sealed class ClientTests
 {
     [Fact]
     public void Our_client_and_the_real_one_say_the_same_through_a_whole_session()
     {
-        Programs.NeedPeers();
         using Testbed ours = new(), theirs = new();
         using RunningForwarder one = ours.ServeRealPasta(), other = theirs.ServeRealPasta();
         Session.Compare(one, (pasta, options) => pasta.Pesto(options), other, (pasta, options) => pasta.RealPesto(options));
@@ -18,7 +18,6 @@ public sealed class ClientTests
     [Fact]
     public void An_update_is_in_force_when_our_client_exits()
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pasta = bed.ServeRealPasta();
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside");
@@ -33,7 +32,6 @@ public sealed class ClientTests
     [Fact]
     public void A_port_that_is_taken_is_named_and_the_table_is_left_as_it_was()
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pasta = bed.ServeRealPasta();
         Assert.Equal(0, pasta.Pesto("-t", "8080").ExitStatus);
@@ -48,7 +46,6 @@ public sealed class ClientTests
     [Fact]
     public void Our_client_gets_on_with_an_ordinary_users_pasta()
     {
-        Programs.NeedPeers();
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
         using RunningForwarder pasta = bed.ServeRealPasta();

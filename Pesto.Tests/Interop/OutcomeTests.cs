@@ -3,6 +3,7 @@ using Pesto.Tests.Harness;
 namespace Pesto.Tests.Interop;
 
 /// <summary>What our client says of ports that can't be opened, with either server.</summary>
+[Needs("pasta", "pesto")]
 public sealed class OutcomeTests
 {
     [Theory]
@@ -38,7 +39,6 @@ public sealed class OutcomeTests
     [InlineData("", "80", "Permission denied")]
     public void Of_the_real_pasta_a_port_that_is_not_to_be_had_is_named_and_the_table_left_alone(string? user, string port, string reason)
     {
-        Programs.NeedPeers();
         if (user != null)
             Account.NeedOrdinary();
         using Testbed bed = new(user == null ? null : Account.Ordinary);
@@ -59,7 +59,6 @@ public sealed class OutcomeTests
     [InlineData("80")]
     public void Of_the_real_pasta_without_a_look_before_nothing_is_said_as_by_the_real_client(string port)
     {
-        Programs.NeedPeers();
         Account.NeedOrdinary();
         (int Status, string Table)[] both = new (int, string)[2];
         for (int i = 0; i < both.Length; i++)
@@ -80,7 +79,6 @@ public sealed class OutcomeTests
     [InlineData("%nosuch/9000", "No such device")]
     public void Of_the_real_pasta_what_is_not_there_to_listen_on_is_named_and_the_table_left_alone(string wanted, string reason)
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pasta = bed.ServeRealPasta();
         string table = pasta.RealPesto().Output;

@@ -4,6 +4,7 @@ using Pesto.Tests.Harness;
 namespace Pesto.Tests.Interop;
 
 /// <summary>To the real client, `pesto serve` is a pasta.</summary>
+[Needs("pasta", "pesto")]
 public sealed class ServerTests
 {
     static readonly string[] Nothing = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"];
@@ -11,7 +12,6 @@ public sealed class ServerTests
     [Fact]
     public void The_real_client_sees_no_difference_through_a_whole_session()
     {
-        Programs.NeedPeers();
         using Testbed ours = new(), theirs = new();
         using RunningForwarder one = ours.Serve(Nothing), other = theirs.ServeRealPasta();
         Session.Compare(one, (pesto, options) => pesto.RealPesto(options), other, (pasta, options) => pasta.RealPesto(options));
@@ -20,7 +20,6 @@ public sealed class ServerTests
     [Fact]
     public void The_real_clients_rules_carry_traffic()
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve(Nothing);
         using TcpService inside = TcpService.Says(bed.Container, 80, "inside"), outside = TcpService.Says(bed.Host, 5432, "outside");
@@ -36,7 +35,6 @@ public sealed class ServerTests
     [Fact]
     public void The_real_clients_updates_disturb_nobody_on_a_rule_that_stays()
     {
-        Programs.NeedPeers();
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService inside = TcpService.Echo(bed.Container, 80);
@@ -55,7 +53,6 @@ public sealed class ServerTests
     [Fact]
     public void The_real_client_gets_on_with_an_ordinary_users_pesto()
     {
-        Programs.NeedPeers();
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
         using RunningForwarder pesto = bed.Serve(Nothing);

@@ -144,9 +144,9 @@ public sealed class OrdinaryUserTests : IDisposable
     public void A_user_namespace_within_his_own_is_his_too() => this.ServesWhatIsMadeBy("unshare", "-Urn", "unshare", "-Un");
 
     [Fact]
+    [Needs("bwrap")]
     public void A_bubblewrap_sandbox_is_such_a_namespace()
     {
-        Programs.Need("bwrap");
         this.ServesWhatIsMadeBy("bwrap", "--dev-bind", "/", "/", "--dev", "/dev", "--unshare-user", "--unshare-net");
     }
 

@@ -25,13 +25,13 @@ public sealed class ProgramsTests : IDisposable
         new Command(program, arguments).In(this.bed.Host).As(Account.Ordinary).Run(Limit);
 
     [Theory]
+    [Needs("iperf3")]
     [InlineData("127.0.0.1", "")]
     [InlineData("127.0.0.1", "-R")]
     [InlineData("::1", "")]
     [InlineData("::1", "-R")]
     public void Iperf3_measures_TCP(string address, string direction)
     {
-        Programs.Need("iperf3");
         using BackgroundProcess server = this.Inside("iperf3", "-s", "-p", "5201");
         Eventually.True(() => this.bed.Container.Accepts(5201), "iperf3 listens");
         using RunningForwarder pesto = this.bed.Serve("-t", "5301:5201");
@@ -41,13 +41,13 @@ public sealed class ProgramsTests : IDisposable
     }
 
     [Theory]
+    [Needs("iperf3")]
     [InlineData("127.0.0.1", "")]
     [InlineData("127.0.0.1", "-R")]
     [InlineData("::1", "")]
     [InlineData("::1", "-R")]
     public void Iperf3_measures_UDP_and_loses_nothing(string address, string direction)
     {
-        Programs.Need("iperf3");
         using BackgroundProcess server = this.Inside("iperf3", "-s", "-p", "5201");
         Eventually.True(() => this.bed.Container.Accepts(5201), "iperf3 listens");
         using RunningForwarder pesto = this.bed.Serve("-t", "5301:5201", "-u", "5301:5201");
@@ -60,14 +60,13 @@ public sealed class ProgramsTests : IDisposable
     }
 
     [Theory]
+    [Needs("dig", "dnsmasq")]
     [InlineData("127.0.0.1", "+notcp")]
     [InlineData("127.0.0.1", "+tcp")]
     [InlineData("::1", "+notcp")]
     [InlineData("::1", "+tcp")]
     public void Dig_asks_dnsmasq(string address, string transport)
     {
-        Programs.Need("dig");
-        Programs.Need("dnsmasq");
         using BackgroundProcess server = this.Inside(
             "dnsmasq", "--no-daemon", "-C", "/dev/null", "--pid-file=", "--no-resolv", "--no-hosts", "--bind-interfaces",
             "--listen-address=127.0.0.1,::1", "--host-record=example.test,192.0.2.1,2001:db8::1");
@@ -79,12 +78,11 @@ public sealed class ProgramsTests : IDisposable
     }
 
     [Theory]
+    [Needs("redis-server", "redis-benchmark")]
     [InlineData("127.0.0.1")]
     [InlineData("::1")]
     public void Redis_benchmark_loses_nothing(string address)
     {
-        Programs.Need("redis-server");
-        Programs.Need("redis-benchmark");
         using BackgroundProcess server = this.Inside("redis-server", "--port", "6379", "--bind", "127.0.0.1", "::1", "--save", "", "--daemonize", "no", "--dir", this.bed.Folder.Path);
         Eventually.True(() => this.bed.Container.Accepts(6379), "redis listens");
         using RunningForwarder pesto = this.bed.Serve("-t", "7379:6379");
@@ -93,12 +91,11 @@ public sealed class ProgramsTests : IDisposable
     }
 
     [Theory]
+    [Needs("curl", "nginx")]
     [InlineData("127.0.0.1")]
     [InlineData("[::1]")]
     public void Curl_fetches_from_nginx(string address)
     {
-        Programs.Need("curl");
-        Programs.Need("nginx");
         string folder = this.bed.Folder.Path, content = string.Concat(Enumerable.Repeat("0123456789abcdef", 1 << 16));
         File.WriteAllText(this.bed.Folder["page"], content);
         File.WriteAllText(this.bed.Folder["nginx.conf"], $$"""

@@ -277,10 +277,10 @@ public sealed class LifeTests
     }
 
     [Fact]
+    [Needs("socat")]
     public void A_terminal_that_takes_nothing_more_holds_up_nothing()
     {
         const int MoreThanATerminalHolds = 1000;
-        Programs.Need("socat");
         using Testbed bed = new();
         using TcpService service = TcpService.Echo(bed.Container, 80);
         string control = bed.Folder["control"], terminal = bed.Folder["terminal"];

@@ -567,11 +567,11 @@ public sealed class StreamTests
     }
 
     [Theory]
+    [Needs("nft")]
     [InlineData(true)]
     [InlineData(false)]
     public void Keepalive_notices_a_peer_that_vanished(bool client)
     {
-        Programs.Need("nft");
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("--keepalive", "1", "-t", "8080:80");
         using TcpService service = TcpService.Echo(bed.Container, 80);

@@ -14,6 +14,7 @@ public sealed class ThroughputTests
     const long Gigabyte = 1_000_000_000;
 
     [Theory]
+    [Needs("iperf3")]
     [InlineData(1, "")]
     [InlineData(8, "")]
     [InlineData(1, "-R")]
@@ -21,7 +22,6 @@ public sealed class ThroughputTests
     [InlineData(4, "--bidir")]
     public void Iperf3_runs_through_it(int streams, string direction)
     {
-        Programs.Need("iperf3");
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "5201");
         using BackgroundProcess server = new Command("iperf3", "-s", "-1", "--forceflush").In(bed.Container).Start();
@@ -36,9 +36,9 @@ public sealed class ThroughputTests
     }
 
     [Fact]
+    [Needs("curl")]
     public void Curl_gets_a_gigabyte_unharmed()
     {
-        Programs.Need("curl");
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         byte[] piece = new Pattern(1).Take(1_000_000);
@@ -58,9 +58,9 @@ public sealed class ThroughputTests
     }
 
     [Fact]
+    [Needs("curl")]
     public async Task Curl_puts_a_gigabyte_unharmed()
     {
-        Programs.Need("curl");
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         TaskCompletionSource<string> hash = new();
