@@ -169,7 +169,7 @@ public sealed class HandoverTests
     {
         List<ushort> ports = [];
         connections.Begin();
-        while (connections.Next(out ushort port) is { Ok: true, Value: > 0 } or { Error: Linux.Errno.EAGAIN })
+        while (connections.Next(out ushort port) is { Ok: true, Value: > 0 } or { Error: Pesto.Linux.Errno.EAGAIN })
             ports.Add(port);
         return ports;
     }

@@ -101,7 +101,7 @@ public sealed class SocketListTests
         while (true)
         {
             Result next = list.Next(out BoundSocket socket);
-            if (next.Is(Linux.Errno.EAGAIN))
+            if (next.Is(Pesto.Linux.Errno.EAGAIN))
                 continue;
             if (next.OrThrow("listing sockets") == 0)
                 return all;
