@@ -74,9 +74,11 @@ public sealed class Service
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         UdpFlows udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, _mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
         Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, udp, _limits, targets, _counters, _mostSockets);
-        _transaction = new(_loop, _tables, _listeners, acceptor, _counters, settings);
-        if (options.NetnsPath is not null)
-            _transaction.Scan = new(_loop, _tables, _listeners, acceptor, _transaction, targets, _counters, settings);
+        PortTakeover takeover = new(_tables, _listeners);
+        ListenerOpener opener = new(_tables, _listeners, takeover, _counters, settings);
+        ListenerCloser closer = new(_tables, _listeners, acceptor, takeover, _counters);
+        AutoForward? auto = options.NetnsPath is null ? null : new(_loop, _tables, _listeners, acceptor, opener, closer, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, acceptor, opener, closer, auto, _counters);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
         _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
@@ -136,7 +138,7 @@ public sealed class Service
         {
             if (!opensMore)
                 break;
-            _ = pif.Listens.Handshakes;
+            _ = pif.Listens.HalfOpen;
             if (pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
         }
@@ -230,7 +232,7 @@ public sealed class Service
     unsafe bool ReportFailures()
     {
         bool strict = false;
-        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+        foreach (ref readonly ListenFailure failure in _transaction.Failures)
         {
             Rule* rule = _tables.Rule(failure.Pif, _tables.Active, failure.Rule);
             strict |= !rule->IsWeak;
