@@ -4,7 +4,6 @@ using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
-using Pesto.Rules;
 
 namespace Pesto.Forwarder.Tcp;
 
@@ -176,41 +175,32 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public void Add(int client, in SocketAddress peer, Tables.PifEntry pif, in SocketAddress wanted)
     {
         SocketAddress target = wanted;
-        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
-        if (source.Is == SocketSource.Kind.None)
+        switch (_targetSocket.Open(pif, in peer, ref target, out bool isBound, out Result socket))
         {
-            Refuse(client, in target, Errno.EADDRNOTAVAIL);
-            return;
+            case TargetSocket.Outcome.NoSource:
+                Refuse(client, in target, Errno.EADDRNOTAVAIL);
+                return;
+            case TargetSocket.Outcome.NoSocket:
+                if (_limits.IsExhaustion(socket.Error))
+                    _limits.Reached("sockets to targets", socket.Error);
+                Shed(client);
+                return;
+            case TargetSocket.Outcome.Failed when socket.Is(Errno.EAGAIN) || (socket.Is(Errno.EADDRNOTAVAIL) && !isBound && HasSource(pif.Connects, in target)):
+                _limits.Reached("local ports towards a target", socket.Error);
+                Shed(client);
+                return;
+            case TargetSocket.Outcome.Failed:
+                Refuse(client, in target, socket.Error);
+                return;
         }
 
-        Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
-        if (fd < 0)
-        {
-            if (_limits.IsExhaustion(connected.Error))
-                _limits.Reached("sockets to targets", connected.Error);
-            Shed(client);
-            return;
-        }
-
-        int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? _flows.Take() : -1;
+        int fd = socket.Value;
+        int index = _flows.Take();
         if (index < 0)
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
-            {
-                _limits.Reached("local ports towards a target", connected.Error);
-                Shed(client);
-            }
-            else if (connected.Ok || connected.Is(Errno.EINPROGRESS))
-            {
-                _limits.Reached("TCP flows", Errno.None);
-                Shed(client);
-            }
-            else
-            {
-                Refuse(client, in target, connected.Error);
-            }
-
+            _limits.Reached("TCP flows", Errno.None);
+            Shed(client);
             return;
         }
 
