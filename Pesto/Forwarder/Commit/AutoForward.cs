@@ -66,7 +66,6 @@ public sealed unsafe class Scan : ITimed
         _targets = targets;
         _counters = counters;
         _settings = settings;
-        loop.AddTimed(this);
     }
 
     /// <summary>The set of tables whose rules are being scanned for.</summary>

@@ -77,7 +77,6 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         _acceptor = acceptor;
         _counters = counters;
         _settings = settings;
-        loop.AddTimed(this);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
         {

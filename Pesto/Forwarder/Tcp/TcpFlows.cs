@@ -75,7 +75,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _keepalive = keepalive;
         _kind = loop.AddHandler(this);
         limits.MakeRoom += () => MakeRoom();
-        loop.AddTimed(this);
     }
 
     struct End
