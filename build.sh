@@ -18,10 +18,11 @@ Usage: ./build.sh [VERB] [ARGUMENT...]
   bench [...]  runs the benchmarks; arguments go to them, `./build.sh bench --help` lists them
   peers [all]  fetches Debian's newest passt, pasta and pesto into .cache/peers, to test and compare with;
                with `all`, also installs the programs that tests and benchmarks forward (needs root)
+  peers podman makes a Debian root with rootless Podman in .cache/podman, to test with (needs root)
   needs        prints the Debian packages that building, testing and the demo need
   clean [all]  removes what building made; with `all`, also .cache
 
-An ordinary user can run every verb but `peers all`.
+An ordinary user can run every verb but `peers all` and `peers podman`.
 END
 }
 
@@ -348,10 +349,20 @@ install_peers() {
   fi
 }
 
+make_podman_root() {
+  local VERSION_CODENAME='' source
+  . /etc/os-release
+  mkdir -p .cache
+  source=$(sid_source "${VERSION_CODENAME:-stable}" .cache/sid) || fail "peers: found no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d"
+  Pesto.Tests/Podman/root.sh .cache/podman "$source"
+  rm "$source"
+}
+
 peers() {
   case "${1:-}" in
     '') fetch_passt ;;
     all) install_peers && fetch_passt ;;
+    podman) make_podman_root ;;
     *) fail "peers: what is '$1'?" ;;
   esac
 }

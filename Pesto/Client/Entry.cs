@@ -30,7 +30,7 @@ static class Entry
         catch (UsageException e)
         {
             Message.Error(e.Message);
-            _ = StandardOutput.WriteError(HelpText.Usage);
+            _ = StandardOutput.WriteError(Options.Role.Usage());
             return 1;
         }
         catch (Exception e) when (e is RuleException or ProtocolException or LinuxException or RefusedException)

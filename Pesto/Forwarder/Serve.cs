@@ -16,7 +16,7 @@ public static class Serve
             ServeOptions options = ServeOptions.Parse(arguments);
             if (options.Help || options.ShowVersion)
             {
-                Say(1, options.Help ? ServeOptions.HelpText : VersionText.Value);
+                Say(1, options.Help ? ServeOptions.Role.Help() : VersionText.Value);
                 return 0;
             }
 

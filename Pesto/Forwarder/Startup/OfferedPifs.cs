@@ -19,7 +19,7 @@ static class OfferedPifs
         both |= Capabilities.Scan;
         return
         [
-            new(Pif.Host, Pif.HostName, both, target.Host, target.Own),
+            new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = new(options.ClientAddress, options.ClientAddressMark) },
             new(Pif.Splice, Pif.SpliceName, both, target.Own, target.Host),
         ];
     }

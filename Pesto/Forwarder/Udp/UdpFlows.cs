@@ -240,14 +240,15 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         return -1;
     }
 
-    /// <summary>The flow that has been idle longest makes room.</summary>
+    /// <summary>A flow makes room for another.</summary>
     void Shed(Errno why)
     {
         _limits.MadeRoom("UDP flows", why);
-        if (_flows.Oldest < 0)
+        int first = _flows.FirstToGo();
+        if (first < 0)
             return;
         _counters.UdpShed++;
-        End(_flows.Oldest);
+        End(first);
     }
 
     /// <summary>Ends some flows that have been idle for a while, because something else needs what they hold.</summary>
@@ -255,11 +256,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         for (int i = 0; i < MakeRoomFor; i++)
         {
-            int oldest = _flows.Oldest;
-            if (oldest < 0 || _loop.Now - _flows[oldest]->Moved < IdleEnough)
+            int first = _flows.IdleSince(_loop.Now - IdleEnough);
+            if (first < 0)
                 return;
             _counters.UdpShed++;
-            End(oldest);
+            End(first);
         }
     }
 
