@@ -34,8 +34,8 @@ public sealed class Service
     readonly SelfForwarding? _selfForwarding;
     readonly TcpFlows _tcp;
     readonly UdpFlows _udp;
+    readonly AutoForward? _auto;
     readonly Transaction _transaction;
-    readonly Scan? _scan;
     readonly Statistics _statistics;
     readonly OwnFiles _ownFiles = new();
 
@@ -63,9 +63,11 @@ public sealed class Service
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         _udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
         Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, _udp, _limits, targets, _counters, mostSockets);
-        _transaction = new(_loop, _tables, _listeners, acceptor, _counters, settings);
-        if (!_target.IsOneSide)
-            _transaction.Scan = _scan = new(_loop, _tables, _listeners, acceptor, _transaction, targets, _counters, settings);
+        PortTakeover takeover = new(_tables, _listeners);
+        ListenerOpener opener = new(_tables, _listeners, takeover, _counters, settings);
+        ListenerCloser closer = new(_tables, _listeners, acceptor, takeover, _counters);
+        _auto = _target.IsOneSide ? null : new(_loop, _tables, _listeners, acceptor, opener, closer, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, acceptor, opener, closer, _auto, _counters);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
         _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
@@ -95,7 +97,7 @@ public sealed class Service
                 Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles);
             Reexecution.Ready();
 
-            ITimed?[] inThisOrder = [_limits, _tcp, _udp, _transaction, _scan, _statistics, session, control];
+            ITimed?[] inThisOrder = [_limits, _tcp, _udp, _auto, _transaction, _statistics, session, control];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");

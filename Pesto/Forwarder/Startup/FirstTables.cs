@@ -59,7 +59,7 @@ public sealed class FirstTables(Tables tables, Listeners listeners, Transaction 
     unsafe bool ReportFailures()
     {
         bool strict = false;
-        foreach (ref readonly Transaction.Failure failure in transaction.Failures)
+        foreach (ref readonly ListenFailure failure in transaction.Failures)
         {
             Rule* rule = tables.Rule(failure.Pif, tables.Active, failure.Rule);
             strict |= !rule->IsWeak;

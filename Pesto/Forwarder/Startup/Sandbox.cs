@@ -70,7 +70,7 @@ public sealed class Sandbox
     {
         foreach (Tables.PifEntry pif in tables.Pifs)
         {
-            _ = pif.Listens.Handshakes;
+            _ = pif.Listens.HalfOpen;
             if (pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
         }
