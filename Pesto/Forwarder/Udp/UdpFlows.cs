@@ -52,7 +52,6 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         _relay = new(counters, listeners, flows);
         _ready = new(flows.Capacity);
         _kind = loop.AddHandler(this);
-        loop.AddTimed(this);
         limits.MakeRoom += MakeRoom;
     }
 
