@@ -37,6 +37,7 @@ public sealed class Service
     readonly AutoForward? _auto;
     readonly Transaction _transaction;
     readonly Statistics _statistics;
+    readonly ClientAddressSetUp _clients;
     readonly OwnFiles _ownFiles = new();
 
     public Service(ServeOptions options)
@@ -55,12 +56,13 @@ public sealed class Service
         _selfForwarding = _target.IsOneSide ? new(targets) : null;
 
         _limits = new(_loop);
-        _tables = new(OfferedPifs.Of(options, _target));
+        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
+        _clients = new(options, _target, udpFlows);
+        _tables = new(OfferedPifs.Of(options, _target, _clients.For(_counters)));
         _listeners = new(mostSockets);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
         _tcp = new(_loop, _counters, _limits, descriptors / TcpFlows.DescriptorsEach, mostSockets, times, settings.Keepalive);
-        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         _udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
         Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, _udp, _limits, targets, _counters, mostSockets);
         PortTakeover takeover = new(_tables, _listeners);
@@ -74,10 +76,10 @@ public sealed class Service
 
     public int Run()
     {
-        if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
-            return 1;
         try
         {
+            if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
+                return 1;
             Session? session = null;
             ControlSocket? control = null;
             if (_options.ControlPath is not null)
@@ -94,7 +96,7 @@ public sealed class Service
             if (!_options.Foreground)
                 LogDestination.EnterBackground(_options);
             if (!_options.NoSandbox)
-                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles);
+                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles, _clients.Routing);
             Reexecution.Ready();
 
             ITimed?[] inThisOrder = [_limits, _tcp, _udp, _auto, _transaction, _statistics, session, control];
@@ -107,6 +109,7 @@ public sealed class Service
         finally
         {
             _ownFiles.Remove();
+            _clients.Routing?.Remove();
         }
 
         return 0;

@@ -439,6 +439,12 @@ public sealed unsafe class Session : IEventHandler, ITimed
             return;
         }
 
+        if (ClientAddress.WhyNotKept(_tables, _tables.Shadow) is string why)
+        {
+            Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, why);
+            return;
+        }
+
         if (_state == State.InTables)
         {
             _state = State.Staged;

@@ -28,18 +28,34 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
     /// <summary>Which version of the PROXY protocol tells the target who the client is; 0 for none.</summary>
     public int ProxyVersion => mode switch { ClientAddressMode.Proxy => 2, ClientAddressMode.ProxyV1 => 1, _ => 0 };
 
-    /// <summary>Why clients of this rule could not keep their address; null if they can, or need not.</summary>
-    public string? WhyNotKept(in Rule rule)
+    /// <summary>Names a rule some of whose clients could not keep their address, though they must; null if there is none.</summary>
+    public static string? WhyNotKept(Tables tables, int set)
+    {
+        for (int pif = 0; pif < tables.Pifs.Length; pif++)
+        {
+            ReadOnlySpan<Rule> rules = tables.Rules(pif, set);
+            for (int i = 0; i < rules.Length; i++)
+            {
+                if (tables.Pifs[pif].Clients.WhyNotKept(in rules[i]) is string why)
+                    return $"{tables.Pifs[pif].Name} rule {i}: {why} (--client-address keep)";
+            }
+        }
+
+        return null;
+    }
+
+    string? WhyNotKept(in Rule rule)
     {
         if (mode != ClientAddressMode.Keep)
             return null;
-        if (rule.Target.IsWildcard)
-            return null;
         bool takesV4 = rule.IsDualStack || rule.Address.IsV4, takesV6 = rule.IsDualStack || rule.Address.IsV6;
-        if (!IsHere(rule.Target))
+        if (!rule.Target.IsWildcard && !IsHere(rule.Target))
             return $"its target {rule.Target} is not an address of the container's";
-        return rule.Target.IsV4 ? (takesV6 ? $"IPv6 clients can't come to {rule.Target} from their own address" : null)
-            : takesV4 ? $"IPv4 clients can't come to {rule.Target} from their own address" : null;
+        if (!rule.Target.IsWildcard && (rule.Target.IsV4 ? takesV6 : takesV4))
+            return $"clients of the other family can't come to {rule.Target} from their own address";
+        // Where IPv6 is turned off in the container, its clients have nowhere to come to.
+        bool lacksV4 = takesV4 && !routing!.Keeps(rule.Protocol, isV4: true), lacksV6 = takesV6 && routing!.HasV6 && !routing.Keeps(rule.Protocol, isV4: false);
+        return lacksV4 || lacksV6 ? $"its clients can't keep their address: {routing!.Missing?.Message}" : null;
     }
 
     /// <summary>The source of a new socket to a target. To be asked once for each flow.</summary>
@@ -95,9 +111,10 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
         if (_saidRefused)
             return;
         _saidRefused = true;
-        Log.Warn(mode == ClientAddressMode.Keep
-            ? $"client {client.Address} is refused: it can't come to {target.Address} from its own address, and --client-address keep allows no other"
-            : $"client {client.Address} is refused: it can't come to {target.Address} from its own address, and the container has no address but loopback");
+        if (mode == ClientAddressMode.Keep)
+            Log.Warn($"client {client.Address} is refused: it can't come to {target.Address} from its own address, and --client-address keep allows no other");
+        else
+            Log.Warn($"client {client.Address} is refused: it can't come to {target.Address} from its own address, and the container has no address but loopback");
     }
 
     /// <summary>

@@ -1,4 +1,3 @@
-using System.Globalization;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -52,6 +51,9 @@ public sealed class ClientAddressRouting
     /// <summary>What is missing, for the first protocol and family that lacks something, with the reason; null if nothing is.</summary>
     public LinuxException? Missing { get; private set; }
 
+    /// <summary>The container has IPv6.</summary>
+    public bool HasV6 { get; } = FindV6();
+
     /// <summary>Whether clients of this protocol and family can keep their address.</summary>
     public bool Keeps(IpProtocol protocol, bool isV4) => _keeps[Place(protocol, isV4)];
 
@@ -59,6 +61,12 @@ public sealed class ClientAddressRouting
 
     /// <summary>The mark by which a datagram removes its flow from the set, and gets no farther.</summary>
     public static uint ForgetMark(uint mark) => mark + 1;
+
+    /// <summary>
+    /// What the thread that makes transparent sockets has to keep: CAP_NET_RAW, on older kernels CAP_NET_ADMIN, and CAP_NET_BIND_SERVICE for clients whose
+    /// port is below 1024.
+    /// </summary>
+    public Capability Needs { get; private set; }
 
     /// <summary>Makes all of it, or as much as is possible: see <see cref="Keeps"/>.</summary>
     /// <param name="mark">Also the number of the table of routes.</param>
@@ -92,7 +100,25 @@ public sealed class ClientAddressRouting
         made._keeps[Place(IpProtocol.Udp, isV4: true)] = udp && v4 && made.RouteUdp(SocketAddress.V4);
         made._keeps[Place(IpProtocol.Udp, isV4: false)] = udp && v6 && made.RouteUdp(SocketAddress.V6);
         made._lease?.Share();
+        made.Needs = Capability.NetBindService | Capability.NetRaw | (CanMarkWith(Capability.NetRaw, mark) ? Capability.None : Capability.NetAdmin);
         return made;
+    }
+
+    /// <summary>Tried by a thread that comes to nothing else.</summary>
+    static bool CanMarkWith(Capability capability, uint mark)
+    {
+        bool can = false;
+        Thread thread = new(() =>
+        {
+            Privileges.Keep(capability);
+            Result socket = Sockets.Tcp(SocketAddress.V4);
+            can = socket.Ok && Sockets.SetMark(socket.Value, mark).Ok;
+            if (socket.Ok)
+                Descriptors.Close(socket.Value);
+        });
+        thread.Start();
+        thread.Join();
+        return can;
     }
 
     bool HasSocket(string operation, Result opened)
@@ -129,25 +155,21 @@ public sealed class ClientAddressRouting
     {
         Result done = _routing!.AddLocalDefault(family, _mark, metric);
         if (!done.Ok)
-            return family == SocketAddress.V6 && !HasV6 ? false : Lacks($"adding an {Name(family)} route", done);
+            return (family == SocketAddress.V4 || HasV6) && Lacks($"adding an {Name(family)} route", done);
         done = _routing.Add(family, new(EarlyPriority, _mark) { Mark = _mark });
         return done.Ok || Lacks($"adding an {Name(family)} rule of routing", done);
     }
 
     static string Name(ushort family) => family == SocketAddress.V4 ? "IPv4" : "IPv6";
 
-    /// <summary>Where IPv6 is turned off there is no client's address to keep.</summary>
-    static bool HasV6
+    static bool FindV6()
     {
-        get
-        {
-            Result socket = Sockets.Udp(SocketAddress.V6);
-            if (!socket.Ok)
-                return false;
-            bool has = Sockets.Bind(socket.Value, SocketAddress.Of(Address.LoopbackV6, 0)).Ok;
-            Descriptors.Close(socket.Value);
-            return has;
-        }
+        Result socket = Sockets.Udp(SocketAddress.V6);
+        if (!socket.Ok)
+            return false;
+        bool has = Sockets.Bind(socket.Value, SocketAddress.Of(Address.LoopbackV6, 0)).Ok;
+        Descriptors.Close(socket.Value);
+        return has;
     }
 
     /// <summary>False if accepted sockets do not get the mark. Without the other settings, refused clients learn it by a time-out in some containers.</summary>
@@ -168,24 +190,22 @@ public sealed class ClientAddressRouting
         Result done = _routing!.Add(family, new(EarlyPriority, _mark) { FromLoopback = true, OnlyUdp = true });
         // Programs find out which of their peer's addresses they can reach by connecting a UDP socket, from a port that the kernel chooses: those
         // ports are left out, so that they go on finding out.
-        (int low, int high) = EphemeralPorts();
-        if (done.Ok && low > 1)
-            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = (1, (ushort)(low - 1)) });
-        if (done.Ok && high < ushort.MaxValue)
-            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = ((ushort)(high + 1), ushort.MaxValue) });
+        PortRange ephemeral = EphemeralPorts();
+        if (done.Ok && ephemeral.First > 1)
+            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = (1, (ushort)(ephemeral.First - 1)) });
+        // Ranges that end with 65535 are invalid to the kernel.
+        if (done.Ok && ephemeral.Last < ushort.MaxValue - 1)
+            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = ((ushort)(ephemeral.Last + 1), ushort.MaxValue - 1) });
         return done.Ok || Lacks($"adding an {Name(family)} rule of routing for UDP", done);
     }
 
-    static (int Low, int High) EphemeralPorts()
+    static PortRange EphemeralPorts()
     {
-        const int UsualLow = 32768, UsualHigh = 60999;
         Span<byte> text = stackalloc byte[64];
-        if (!Files.Read("/proc/sys/net/ipv4/ip_local_port_range", text, out int length).Ok)
-            return (UsualLow, UsualHigh);
-        string[] words = System.Text.Encoding.ASCII.GetString(text[..length]).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
-        return words.Length == 2 && int.TryParse(words[0], CultureInfo.InvariantCulture, out int low) && int.TryParse(words[1], CultureInfo.InvariantCulture, out int high)
-            ? (low, high)
-            : (UsualLow, UsualHigh);
+        return Files.Read("/proc/sys/net/ipv4/ip_local_port_range", text, out int length).Ok
+            && PortRange.TryParseSysctl(System.Text.Encoding.ASCII.GetString(text[..length]), out PortRange range)
+                ? range
+                : PortRange.UsualEphemeral;
     }
 
     /// <summary>Makes the table of nf_tables: owned by the socket and with removal of single entries, or without where the kernel is older.</summary>
@@ -313,6 +333,7 @@ public sealed class ClientAddressRouting
     {
         _routing?.Close();
         _routing = null;
+        _filterRemoval = null;
         foreach (ref int setting in _settings.AsSpan())
         {
             if (setting >= 0)
