@@ -18,10 +18,11 @@ Usage: ./build.sh [VERB] [ARGUMENT...]
   bench [...]  runs the benchmarks; arguments go to them, `./build.sh bench --help` lists them
   peers [all]  fetches Debian's newest passt, pasta and pesto into .cache/peers, to test and compare with;
                with `all`, also installs the programs that tests and benchmarks forward (needs root)
+  peers podman makes a Debian root with rootless Podman in .cache/podman, to test with (needs root)
   needs        prints the Debian packages that building, testing and the demo need
   clean [all]  removes what building made; with `all`, also .cache
 
-An ordinary user can run every verb but `peers all`.
+An ordinary user can run every verb but `peers all` and `peers podman`.
 END
 }
 
@@ -134,6 +135,12 @@ build_static() {
   say "out/pesto-static: $(stat -c %s out/pesto-static) bytes"
 }
 
+# The program with checks of what has to hold in it: some tests run it instead.
+build_checked() {
+  publish publish-checked -p:PestoChecks=true
+  install_binary Pesto/obj/publish-checked/pesto out/pesto-checked
+}
+
 # ---- Testing --------------------------------------------------------------------------------------------------------
 
 # As root, runs a command as it is. An ordinary user gets a user namespace in which he is root and may make network
@@ -158,6 +165,9 @@ run_tests() {
   need $(table | awk '$1 == "always" || $1 == "built" { print $2 }')
   need_all_met
   build
+  # It takes as long again: not for a few tests whose names say that they don't need it.
+  rm -f out/pesto-checked
+  [[ "$*" == *--filter* && ! "$*" =~ Control|Model|Faults|FaultMatrix|Soak|Check ]] || build_checked
   quietly dotnet build Pesto.Tests/Pesto.Tests.csproj -c Release --nologo -v quiet
   local results=Pesto.Tests/obj/results status=0
   rm -rf "$results"
@@ -339,10 +349,20 @@ install_peers() {
   fi
 }
 
+make_podman_root() {
+  local VERSION_CODENAME='' source
+  . /etc/os-release
+  mkdir -p .cache
+  source=$(sid_source "${VERSION_CODENAME:-stable}" .cache/sid) || fail "peers: found no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d"
+  Pesto.Tests/Podman/root.sh .cache/podman "$source"
+  rm "$source"
+}
+
 peers() {
   case "${1:-}" in
     '') fetch_passt ;;
     all) install_peers && fetch_passt ;;
+    podman) make_podman_root ;;
     *) fail "peers: what is '$1'?" ;;
   esac
 }

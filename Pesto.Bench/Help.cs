@@ -12,10 +12,15 @@ static class Help
           micro [FILTER]
               Micro-benchmarks with what they allocate, by BenchmarkDotNet; those whose name contains FILTER, or all.
 
-          compare [PEER...] [--load NAME...] [--rounds N] [--seconds S] [--json FILE] [--svg FILE]
+          compare [PEER...] [--load NAME...] [--clients local|remote...] [--congestion NAME...]
+                  [--rounds N] [--seconds S] [--json FILE] [--svg FILE] [--baseline FILE]
               Puts forwarders side by side under the same loads: all that are installed, or those named. --load takes names
               of loads or their beginnings (tcp-rr). {CompareVerb.DefaultRounds} rounds of {CompareVerb.DefaultSeconds} seconds each unless told otherwise.
-              Exits 1 if any load failed with any forwarder, and says which.
+              --clients local (the default) has them connect over loopback, remote from a namespace of their own behind a veth
+              pair. --congestion sets TCP's congestion control in all namespaces (cubic unless told otherwise). Of both, several
+              can be named. With more than one of these scenes, --svg writes a chart for each: FILE-local-cubic.svg.
+              Exits 1 if any load failed with any forwarder, or a ratio of pesto to a peer is more than 10% worse than in the
+              --json FILE of an earlier run that --baseline names, and says which.
 
           syscalls [PEER...]
               System calls per exchange and per connection, counted by strace.
@@ -32,10 +37,11 @@ static class Help
         Loads: {Wrapped(Load.All.Select(load => load.Name))}
 
         How it is compared. Everything runs in network namespaces that are made for it and vanish with it. Client and forwarder
-        are in one, the server is in another. One thread generates the load and one serves it, the same programs for all. Every
+        are in one, the server is in another; remote clients are in a third. One thread generates the load and one serves it, the same programs for all. Every
         run starts a fresh forwarder, server and client; rounds are interleaved (A B C, A B C, ...); ratios are taken round by
-        round between neighbours, and of these the median. The client connects to {Topology.Loopback}:{Topology.ListenPort}.
-          pesto, pasta      enter the server's namespace and connect to its loopback
+        round between neighbours, and of these the median. The client connects to {Topology.Loopback}:{Topology.ListenPort},
+        or {Topology.OutsideAddress}:{Topology.ListenPort} from elsewhere.
+          pesto, pasta      enter the server's namespace and connect to its loopback; remote clients reach pasta's tap interface
           haproxy           does so too, with a thread for each processor and buffers of 64 KiB
           rootlesskit       makes its own namespace, and the server runs there (builtin port driver)
           nginx, socat      can't enter a namespace and reach the server over a veth pair, with buffers of 64 KiB; nginx with a

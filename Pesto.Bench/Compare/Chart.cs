@@ -31,9 +31,9 @@ static class Chart
         </style>
         """;
 
-    public static string Of(Comparison comparison)
+    public static string Of(Comparison comparison, Scene scene)
     {
-        List<LoadResults> panels = [.. comparison.Results.Where(results => results.Peers.Any(peer => peer.HasValue))];
+        List<LoadResults> panels = [.. comparison.Results.Where(results => results.Scene == scene && results.Peers.Any(peer => peer.HasValue))];
         StringBuilder body = new();
         int y = Top;
         foreach (LoadResults[] row in panels.Chunk(Columns))
@@ -49,7 +49,7 @@ static class Chart
         svg.AppendLine(CultureInfo.InvariantCulture, $"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 30}" width="{width}" height="{y + 30}">""")
             .AppendLine(Style)
             .AppendLine("""<rect width="100%" height="100%" fill="#ffffff"/>""");
-        Text(svg, Gap, 30, "title", "Port forwarders side by side");
+        Text(svg, Gap, 30, "title", $"Port forwarders side by side: {scene.Title}");
         Text(svg, Gap, 48, "small", $"Medians of {comparison.Rounds} interleaved rounds of {comparison.Seconds} s; bars start at 0. Pale bars are limits: the kernel's own DNAT, and no forwarder at all.");
         svg.Append(body);
         Text(svg, Gap, y, "small", comparison.Machine.ToString());

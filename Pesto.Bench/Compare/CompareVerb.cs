@@ -11,10 +11,13 @@ sealed class CompareVerb
 
     readonly List<string> _peers = [];
     readonly List<string> _loads = [];
+    readonly List<string> _clients = [];
+    readonly List<string> _congestion = [];
     readonly int _rounds = DefaultRounds;
     readonly double _seconds = DefaultSeconds;
     readonly string? _json;
     readonly string? _svg;
+    readonly string? _baseline;
 
     CompareVerb(string[] args)
     {
@@ -26,6 +29,15 @@ sealed class CompareVerb
             {
                 case "--load":
                     words = _loads;
+                    break;
+                case "--clients":
+                    words = _clients;
+                    break;
+                case "--congestion":
+                    words = _congestion;
+                    break;
+                case "--baseline":
+                    _baseline = Value();
                     break;
                 case "--rounds":
                     _rounds = int.Parse(Value(), CultureInfo.InvariantCulture);
@@ -57,8 +69,10 @@ sealed class CompareVerb
         // Checked before anything is set up.
         List<Load> loads = options.ChosenLoads();
         List<Peer> peers = ChosenPeers(options._peers);
+        List<Scene> scenes = options.ChosenScenes();
+        Baseline? baseline = options._baseline == null ? null : Baseline.Read(options._baseline);
         using (Turn.Take())
-            return Isolation.Run(args, () => options.Compare(peers, loads));
+            return Isolation.Run(args, () => options.Compare(peers, loads, scenes, baseline));
     }
 
     List<Load> ChosenLoads()
@@ -70,6 +84,25 @@ sealed class CompareVerb
         }
 
         return [.. Load.All.Where(load => _loads.Count == 0 || _loads.Any(name => Names(name, load)))];
+    }
+
+    /// <summary>Each placement of clients with each congestion control: local and cubic unless told otherwise.</summary>
+    List<Scene> ChosenScenes()
+    {
+        Clients[] placements = [.. _clients.DefaultIfEmpty("local").Distinct().Select(name => name switch
+        {
+            "local" => Clients.Local,
+            "remote" => Clients.Remote,
+            _ => throw new ArgumentException($"--clients {name}: local or remote"),
+        })];
+        string[] available = File.ReadAllText("/proc/sys/net/ipv4/tcp_available_congestion_control").Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
+        foreach (string name in _congestion)
+        {
+            if (!available.Contains(name))
+                throw new ArgumentException($"--congestion {name}: this kernel has {string.Join(", ", available)}");
+        }
+
+        return [.. placements.SelectMany(_ => _congestion.DefaultIfEmpty("cubic").Distinct(), (placement, name) => new Scene(placement, name))];
     }
 
     // "update" is a load, and the beginning of another one's name.
@@ -100,9 +133,9 @@ sealed class CompareVerb
         return chosen;
     }
 
-    int Compare(List<Peer> peers, List<Load> loads)
+    int Compare(List<Peer> peers, List<Load> loads, List<Scene> scenes, Baseline? baseline)
     {
-        Comparison comparison = new(peers, loads, _rounds, _seconds);
+        Comparison comparison = new(peers, loads, scenes, _rounds, _seconds);
         if (comparison.Machine.IsBusy)
             Console.Error.WriteLine($"this machine is busy with other things (load {comparison.Machine.Load}): do not believe the figures");
         comparison.Run(results =>
@@ -113,7 +146,10 @@ sealed class CompareVerb
         Console.WriteLine(TextReport.Summary(comparison));
         foreach (string failure in comparison.Failures)
             Console.Error.WriteLine($"failed: {failure}");
-        return comparison.Failures.Any() ? 1 : 0;
+        IReadOnlyList<string> fallen = baseline?.FallenBehind(comparison) ?? [];
+        foreach (string ratio in fallen)
+            Console.Error.WriteLine($"fallen behind {_baseline}: {ratio}");
+        return comparison.Failures.Any() || fallen.Count > 0 ? 1 : 0;
     }
 
     /// <summary>After each load, so that a run that is broken off leaves what it has.</summary>
@@ -121,7 +157,9 @@ sealed class CompareVerb
     {
         if (_json != null)
             File.WriteAllText(_json, JsonReport.Of(comparison));
-        if (_svg != null)
-            File.WriteAllText(_svg, Chart.Of(comparison));
+        if (_svg == null)
+            return;
+        foreach (Scene scene in comparison.Scenes.Where(scene => comparison.Results.Any(results => results.Scene == scene)))
+            File.WriteAllText(comparison.Scenes.Count == 1 ? _svg : $"{Path.ChangeExtension(_svg, null)}-{scene.Name}.svg", Chart.Of(comparison, scene));
     }
 }

@@ -3,14 +3,16 @@ using Pesto.Bench.Peers;
 
 namespace Pesto.Bench.Compare;
 
-/// <summary>Runs every load against every peer, in interleaved rounds: A B C, A B C, and so on.</summary>
-sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, int rounds, double seconds)
+/// <summary>Runs every load against every peer in every scene, in interleaved rounds: A B C, A B C, and so on.</summary>
+sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, IReadOnlyList<Scene> scenes, int rounds, double seconds)
 {
     const int FailuresToGiveUp = 2;
 
     public Machine Machine { get; } = Machine.This();
 
     public Dictionary<string, string> Versions { get; } = peers.ToDictionary(peer => peer.Name, peer => peer.Version);
+
+    public IReadOnlyList<Scene> Scenes => scenes;
 
     public int Rounds => rounds;
 
@@ -19,17 +21,18 @@ sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, in
     public List<LoadResults> Results { get; } = [];
 
     public IEnumerable<string> Failures => Results.SelectMany(
-        result => result.Peers.SelectMany(peer => peer.Errors.Select(error => $"{result.Load.Name}, {peer.Peer}: {error}"))).Distinct();
+        result => result.Peers.SelectMany(peer => peer.Errors.Select(error => $"{result.Scene.Name} {result.Load.Name}, {peer.Peer}: {error}"))).Distinct();
 
     /// <param name="finished">Told of each load when its last round is over.</param>
     public void Run(Action<LoadResults> finished)
     {
-        int all = loads.Sum(load => peers.Count(peer => Fits(peer, load))) * rounds;
+        int all = scenes.Sum(scene => Fitting(scene).Sum(load => peers.Count(peer => Fits(peer, load)))) * rounds;
         int done = 0;
         Stopwatch elapsed = Stopwatch.StartNew();
-        foreach (Load load in loads)
+        foreach ((Scene scene, Load load) in scenes.SelectMany(Fitting, (scene, load) => (scene, load)))
         {
-            LoadResults results = new(load);
+            Topology.Enter(scene);
+            LoadResults results = new(scene, load);
             Results.Add(results);
             List<(Peer Peer, PeerResults Results)> entries = [.. peers.Where(peer => Fits(peer, load)).Select(peer => (peer, new PeerResults(peer.Name, peer.IsForwarder)))];
             results.Peers.AddRange(entries.Select(entry => entry.Results));
@@ -42,13 +45,16 @@ sealed class Comparison(IReadOnlyList<Peer> peers, IReadOnlyList<Load> loads, in
                     done++;
                     TimeSpan left = elapsed.Elapsed / done * (all - done);
                     string figure = sample.Error ?? $"{Figure.Text(sample.Value)} {load.Unit}";
-                    Console.Error.WriteLine($"[{done}/{all}, {Math.Ceiling(left.TotalMinutes)} min left] {load.Name} round {round}: {peer.Name} {figure}");
+                    Console.Error.WriteLine($"[{done}/{all}, {Math.Ceiling(left.TotalMinutes)} min left] {scene.Name} {load.Name} round {round}: {peer.Name} {figure}");
                 }
             }
 
             finished(results);
         }
     }
+
+    // What updates do, and what idle connections cost, is the same wherever the clients are and however TCP sends: once is enough.
+    IEnumerable<Load> Fitting(Scene scene) => loads.Where(load => load.Subject == Subject.Rate || scene == scenes[0]);
 
     static bool Fits(Peer peer, Load load) =>
         (load.Transport == Transport.Tcp || peer.CarriesUdp) && (!load.NeedsControl || peer.HasControl) && (!load.NeedsProcess || peer.IsForwarder);

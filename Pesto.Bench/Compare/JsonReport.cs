@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Pesto.Bench.Peers;
 
 namespace Pesto.Bench.Compare;
 
@@ -17,6 +18,7 @@ static class JsonReport
         new
         {
             comparison.Machine,
+            Commit = Repository.Commit,
             comparison.Versions,
             comparison.Rounds,
             comparison.Seconds,
@@ -27,6 +29,8 @@ static class JsonReport
 
     static object Load(LoadResults results) => new
     {
+        Clients = results.Scene.Clients.ToString().ToLowerInvariant(),
+        results.Scene.Congestion,
         results.Load.Name,
         results.Load.Title,
         results.Load.Unit,

@@ -43,8 +43,10 @@ sealed class PeerResults(string peer, bool isForwarder)
 }
 
 /// <summary>All peers under one load.</summary>
-sealed class LoadResults(Load load)
+sealed class LoadResults(Scene scene, Load load)
 {
+    public Scene Scene => scene;
+
     public Load Load => load;
 
     public List<PeerResults> Peers { get; } = [];

@@ -10,7 +10,7 @@ static class TextReport
         Load load = results.Load;
         string better = load.HigherIsBetter ? "higher is better" : "lower is better";
         StringBuilder text = new();
-        text.AppendLine().AppendLine($"{load.Title} ({load.Name}), {load.Unit}, {better}");
+        text.AppendLine().AppendLine($"{load.Title} ({load.Name}), {results.Scene.Title}, {load.Unit}, {better}");
         List<string[]> rows = [["", "median", "least", "most", "p50 us", "p99 us", load.Work.Length > 0 ? $"CPU ms/{load.Work}" : "CPU", "peak MiB", ""]];
         foreach (PeerResults peer in results.Peers)
         {
@@ -38,7 +38,7 @@ static class TextReport
         text.AppendLine().AppendLine($"{comparison.Machine}; {comparison.Rounds} interleaved rounds of {comparison.Seconds} s")
             .AppendLine(string.Join(", ", comparison.Versions.Where(version => version.Value.Length > 0).Select(version => $"{version.Key} {version.Value}")))
             .AppendLine();
-        List<string[]> rows = [["load", "pesto", "best peer", "", "", "pesto/best", "p99", "CPU", "CPU pesto/pasta"]];
+        List<string[]> rows = [["clients", "load", "pesto", "best peer", "", "", "pesto/best", "p99", "CPU", "CPU pesto/pasta"]];
         foreach (LoadResults results in comparison.Results)
         {
             PeerResults? pesto = results.Pesto;
@@ -46,7 +46,7 @@ static class TextReport
             PeerResults? pasta = results.Peers.FirstOrDefault(peer => peer.Peer == "pasta");
             rows.Add(
             [
-                results.Load.Name, Figure.Text(pesto?.Median), Figure.Text(best?.Median), best?.Peer ?? "-",
+                results.Scene.Name, results.Load.Name, Figure.Text(pesto?.Median), Figure.Text(best?.Median), best?.Peer ?? "-",
                 results.Load.Unit + (results.Load.HigherIsBetter ? "" : " (lower is better)"),
                 Ratio(pesto, best, sample => sample.Value), Ratio(pesto, best, sample => sample.P99), Ratio(pesto, best, sample => sample.Cpu),
                 Ratio(pesto, pasta, sample => sample.Cpu),

@@ -30,6 +30,8 @@ sealed class Trial : IDisposable
         _forwarder = peer.Start(load.Transport);
         try
         {
+            if (_forwarder.Namespace != Topology.TargetNamespace)
+                Topology.UseCongestionControl("nsenter", "--net=" + _forwarder.Namespace);
             _server = new("the server", Command(["nsenter", "--net=" + _forwarder.Namespace], "server", load.ServerMode, Topology.ServerPort), conversing: true, compiledAtOnce: true);
             if (_forwarder.Process is { } process)
                 Tree = new(process.Id, _forwarder.Bystanders);
@@ -97,7 +99,7 @@ sealed class Trial : IDisposable
     {
         double length = _load.Subject == Subject.LargeUpdate ? Math.Max(3, _seconds) : _seconds;
         return new(
-            "the client", Command([], "load", _load.Traffic, _forwarder.Address, _forwarder.Port, _load.Count, _load.Size, warmUp, length),
+            "the client", Command(Topology.InClientNamespace, "load", _load.Traffic, _forwarder.Address, _forwarder.Port, _load.Count, _load.Size, warmUp, length),
             conversing: true, compiledAtOnce: true);
     }
 

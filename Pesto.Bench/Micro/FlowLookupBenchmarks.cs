@@ -10,9 +10,9 @@ public class FlowLookupBenchmarks
 {
     const int Lookups = 4096;
     readonly ulong[] _words = new ulong[Lookups];
-    readonly FlowKey[] _keys = new FlowKey[Lookups];
-    Slots<FlowTable.Flow> _slots = new(1);
-    FlowTable _table = new(1, 1, 0, 0);
+    readonly UdpFlowKey[] _keys = new UdpFlowKey[Lookups];
+    Slots<UdpFlow> _slots = new(1);
+    UdpFlowTable _table = new(1, 1, 0, 0);
 
     [Params(1_000, 10_000)]
     public int Flows { get; set; }
@@ -25,7 +25,7 @@ public class FlowLookupBenchmarks
         for (int i = 0; i < Flows; i++)
         {
             _slots.Take();
-            FlowKey key = Key(i);
+            UdpFlowKey key = Key(i);
             _table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
         }
 
@@ -38,7 +38,7 @@ public class FlowLookupBenchmarks
         }
     }
 
-    static FlowKey Key(int flow) => new(Address.LoopbackV4, Address.LoopbackV4, 0, (ushort)(30_000 + flow), 8080, 0);
+    static UdpFlowKey Key(int flow) => new(Address.LoopbackV4, Address.LoopbackV4, 0, (ushort)(30_000 + flow), 8080, 0);
 
     [Benchmark(OperationsPerInvoke = Lookups)]
     public unsafe long ByEvent()
@@ -58,7 +58,7 @@ public class FlowLookupBenchmarks
     public long ByAddresses()
     {
         long sum = 0;
-        foreach (ref readonly FlowKey key in _keys.AsSpan())
+        foreach (ref readonly UdpFlowKey key in _keys.AsSpan())
             sum += _table.Find(in key);
         return sum;
     }

@@ -36,7 +36,7 @@ public class SocketMatchBenchmarks
             _wanted.Add((pif, rule));
             for (int port = first; port <= last; port++)
             {
-                ListenRequest order = new() { Address = rule.Address, Port = (ushort)port, Protocol = rule.Protocol };
+                ListenRequest order = new() { Local = rule.At((ushort)port) };
                 _listeners.Add(pif, in order);
             }
         }
@@ -62,7 +62,7 @@ public class SocketMatchBenchmarks
         foreach ((int pif, Rule rule) in _wanted)
         {
             for (int port = rule.First; port <= rule.Last; port++)
-                found += _listeners.Find(pif, in rule, (ushort)port) >= 0 ? 1 : 0;
+                found += _listeners.Find(pif, rule.At((ushort)port)) >= 0 ? 1 : 0;
         }
 
         return found;
@@ -73,8 +73,7 @@ public class SocketMatchBenchmarks
         for (int i = 0; i < _listeners.High; i++)
         {
             Listeners.Listener* listener = _listeners[i];
-            bool isOn = listener->Port == port && listener->Protocol == rule.Protocol && listener->Pif == pif;
-            if (isOn && listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface))
+            if (listener->Pif == pif && listener->Local == rule.At(port))
                 return i;
         }
 

@@ -33,7 +33,7 @@ sealed class HAProxy : Peer
                 timeout client 60s
                 timeout server 60s
             listen forward
-                bind {Topology.Loopback}:{Topology.ListenPort}
+                bind {Topology.ListenAddress}:{Topology.ListenPort}
                 server target {Topology.Loopback}:{Topology.ServerPort} namespace {Topology.Target}
 
             """);

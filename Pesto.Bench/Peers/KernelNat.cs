@@ -3,8 +3,8 @@ using Pesto.Bench.Compare;
 namespace Pesto.Bench.Peers;
 
 /// <summary>
-/// The kernel's own forwarding: a destination NAT rule of nftables for what this host sends, over the veth pair. Needs no process,
-/// but administrator's rights on the host; a limit rather than a competitor. The client uses the host's veth address.
+/// The kernel's own forwarding: a destination NAT rule of nftables for what this host sends or routes, over the veth pair. Needs no process,
+/// but administrator's rights on the host; a limit rather than a competitor. A local client uses the host's veth address.
 /// </summary>
 sealed class KernelNat : Peer
 {
@@ -23,17 +23,20 @@ sealed class KernelNat : Peer
     public override Instance Start(Transport transport)
     {
         string protocol = transport == Transport.Tcp ? "tcp" : "udp";
+        bool local = Topology.Scene.Clients == Clients.Local;
+        string hook = local ? "output" : "prerouting";
+        string address = local ? Topology.HostAddress : Topology.OutsideAddress;
         File.WriteAllText(Rules, $$"""
             table ip pesto_bench {
-                chain output {
-                    type nat hook output priority -100
-                    ip daddr {{Topology.HostAddress}} {{protocol}} dport {{Topology.ListenPort}} dnat to {{Topology.TargetAddress}}:{{Topology.ServerPort}}
+                chain forward {
+                    type nat hook {{hook}} priority -100
+                    ip daddr {{address}} {{protocol}} dport {{Topology.ListenPort}} dnat to {{Topology.TargetAddress}}:{{Topology.ServerPort}}
                 }
             }
 
             """);
         Tool.Run(Program!, "-f", Rules);
         // Without the table the kernel stops tracking connections, which the others must not pay for.
-        return new() { Address = Topology.HostAddress, Undo = () => Tool.Run(Program!, "delete", "table", "ip", "pesto_bench") };
+        return new() { Address = address, Undo = () => Tool.Run(Program!, "delete", "table", "ip", "pesto_bench") };
     }
 }

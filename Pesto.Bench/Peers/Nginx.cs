@@ -31,7 +31,7 @@ sealed class Nginx : Peer
             events { worker_connections 16384; }
             stream {
                 server {
-                    listen {{Topology.Loopback}}:{{Topology.ListenPort}}{{kind}};
+                    listen {{Topology.ListenAddress}}:{{Topology.ListenPort}}{{kind}};
                     proxy_buffer_size 64k;
                     proxy_pass {{Topology.TargetAddress}}:{{Topology.ServerPort}};
                 }

@@ -2,7 +2,10 @@ using Pesto.Bench.Compare;
 
 namespace Pesto.Bench.Peers;
 
-/// <summary>pasta of passt, with its connections spliced from loopback to loopback, which is its fastest way.</summary>
+/// <summary>
+/// pasta of passt. Clients on loopback are spliced to loopback, which is its fastest way; those from elsewhere reach its tap
+/// interface, in a namespace that has no other, and keep their address.
+/// </summary>
 sealed class Pasta : Peer
 {
     const string ControlSocket = "/run/pasta.sock";
@@ -23,16 +26,20 @@ sealed class Pasta : Peer
     public override Instance Start(Transport transport)
     {
         File.Delete(ControlSocket);
-        string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
+        string ports = $"{Topology.ListenAddress}/{Topology.ListenPort}:{Topology.ServerPort}";
         (string tcp, string udp) = transport == Transport.Tcp ? (ports, "none") : ("none", ports);
+        bool local = Topology.Scene.Clients == Clients.Local;
+        string @namespace = local ? Topology.TargetNamespace : Topology.BareNamespace;
+        string[] way = local ? ["--splice-only"] : ["-4", "--config-net", "--no-map-gw", "-i", Topology.OutsideInterface];
         return new(new(
             Name,
         [
-            Program!, "-f", "-q", "--runas", "0", "--splice-only", "-c", ControlSocket, "--netns", Topology.TargetNamespace,
+            Program!, "-f", "-q", "--runas", "0", .. way, "-c", ControlSocket, "--netns", @namespace,
             "-t", tcp, "-u", udp, "-T", "none", "-U", "none",
         ]))
         {
             ControlSocket = ControlSocket,
+            Namespace = @namespace,
         };
     }
 }

@@ -44,7 +44,7 @@ sealed class Instance(Child? process = null) : IDisposable
     public Child? Process => process;
 
     /// <summary>Where the client connects.</summary>
-    public string Address { get; init; } = Topology.Loopback;
+    public string Address { get; init; } = Topology.ListenAddress;
 
     public ushort Port { get; init; } = Topology.ListenPort;
 

@@ -21,7 +21,7 @@ sealed class PestoServe : Peer
     {
         File.Delete(ControlSocket);
         string option = transport == Transport.Tcp ? "-t" : "-u";
-        string ports = $"{Topology.Loopback}/{Topology.ListenPort}:{Topology.ServerPort}";
+        string ports = $"{Topology.ListenAddress}/{Topology.ListenPort}:{Topology.ServerPort}";
         return new(new(Name, [Program!, "serve", "-f", "-q", "-c", ControlSocket, "--netns", Topology.TargetNamespace, option, ports]))
         {
             ControlSocket = ControlSocket,

@@ -1,3 +1,5 @@
+using Pesto.Bench.Compare;
+
 namespace Pesto.Bench.Peers;
 
 /// <summary>The working copy that this program was built from.</summary>
@@ -10,6 +12,16 @@ static class Repository
     {
         string path = Path.Combine(Root ?? ".", file);
         return File.Exists(path) ? Path.GetFullPath(path) : null;
+    }
+
+    /// <summary>What is checked out, such as "6be9baf", with a plus sign if files differ from it; "?" where git can't say.</summary>
+    public static string Commit
+    {
+        get
+        {
+            (int status, string text) = Tool.Try("git", "-C", Root ?? ".", "describe", "--always", "--dirty=+");
+            return status == 0 ? text.Trim() : "?";
+        }
     }
 
     static string? Above(string? folder) => folder == null || File.Exists(Path.Combine(folder, "Pesto.slnx")) ? folder : Above(Path.GetDirectoryName(folder));

@@ -35,7 +35,7 @@ sealed class RootlessKit : Peer
         if (Directory.Exists(State))
             Directory.Delete(State, recursive: true);
         string protocol = transport == Transport.Tcp ? "tcp" : "udp";
-        string ports = $"{Topology.Loopback}:{Topology.ListenPort}:{Topology.ServerPort}/{protocol}";
+        string ports = $"{Topology.ListenAddress}:{Topology.ListenPort}:{Topology.ServerPort}/{protocol}";
         Child process = new(
             Name,
         [

@@ -16,7 +16,7 @@ sealed class Socat : Peer
     public override Instance Start(Transport transport)
     {
         string target = $"{Topology.TargetAddress}:{Topology.ServerPort}";
-        string listen = $"LISTEN:{Topology.ListenPort},bind={Topology.Loopback},fork,reuseaddr";
+        string listen = $"LISTEN:{Topology.ListenPort},bind={Topology.ListenAddress},fork,reuseaddr";
         return new(new(Name, transport == Transport.Tcp
             ? [Program!, "-b", "65536", $"TCP-{listen},backlog=4096", $"TCP:{target}"]
             : [Program!, "-b", "65536", $"UDP-{listen}", $"UDP:{target}"]));

@@ -47,7 +47,7 @@ sealed unsafe class Connections
     public int Run(bool untilInputEnds)
     {
         if (untilInputEnds)
-            _epoll.Watch(0, Events.In, Input).OrThrow("watching a socket");
+            _epoll.Add(0, Events.In, Input).OrThrow("watching a socket");
         for (int i = 0; i < _count; i++)
             Open(i);
         long now = Stopwatch.GetTimestamp();
@@ -89,7 +89,7 @@ sealed unsafe class Connections
         Result sent = Result.Of(Libc.send(s->Fd, _buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok || sent.Is(Errno.EAGAIN))
-            _epoll.Watch(s->Fd, s->Sent ? Events.In : Events.Out, (uint)slot).OrThrow("watching a socket");
+            _epoll.Add(s->Fd, s->Sent ? Events.In : Events.Out, (uint)slot).OrThrow("watching a socket");
         else
             Failed(s, sent.Error);
     }
@@ -114,7 +114,7 @@ sealed unsafe class Connections
         Result sent = Result.Of(Libc.send(s->Fd, _buffer, Size, Kernel.MSG_NOSIGNAL));
         s->Sent = sent.Ok;
         if (sent.Ok)
-            _epoll.Change(s->Fd, Events.In, (uint)slot).OrThrow("watching a socket");
+            _epoll.Modify(s->Fd, Events.In, (uint)slot).OrThrow("watching a socket");
         else if (!sent.Is(Errno.EAGAIN))
             Failed(s, sent.Error);
     }

@@ -29,7 +29,7 @@ static unsafe class Exchanges
         for (int i = 0; i < count; i++)
         {
             channels[i].Fd = Socket.Connected(stream ? Kernel.SOCK_STREAM : Kernel.SOCK_DGRAM, to);
-            epoll.Watch(channels[i].Fd, Events.In, (uint)i).OrThrow("watching a socket");
+            epoll.Add(channels[i].Fd, Events.In, (uint)i).OrThrow("watching a socket");
             channels[i].Started = Stopwatch.GetTimestamp();
             _ = Socket.SendAll(channels[i].Fd, buffer, size);
         }

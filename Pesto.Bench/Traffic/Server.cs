@@ -43,8 +43,8 @@ sealed unsafe class Server
             Socket.Set(_socket, Kernel.SOL_SOCKET, Kernel.SO_RCVBUF, DatagramBuffer);
         if (mode == UdpSinkGro)
             Socket.Set(_socket, Kernel.SOL_UDP, Kernel.UDP_GRO, 1);
-        _epoll.Watch(_socket, Events.In, (uint)_socket).OrThrow("watching a socket");
-        _epoll.Watch(Input, Events.In, Input).OrThrow("watching a socket");
+        _epoll.Add(_socket, Events.In, (uint)_socket).OrThrow("watching a socket");
+        _epoll.Add(Input, Events.In, Input).OrThrow("watching a socket");
     }
 
     public static int Run(string mode, ushort port)
@@ -106,7 +106,7 @@ sealed unsafe class Server
         while ((fd = Libc.accept4(_socket, null, null, Kernel.SOCK_CLOEXEC)) >= 0)
         {
             Socket.Set(fd, Kernel.IPPROTO_TCP, Kernel.TCP_NODELAY, 1);
-            _epoll.Watch(fd, _mode == TcpSource ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
+            _epoll.Add(fd, _mode == TcpSource ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
         }
     }
 

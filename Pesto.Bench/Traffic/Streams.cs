@@ -14,7 +14,7 @@ static unsafe class Streams
         for (int i = 0; i < count; i++)
         {
             int fd = Socket.Connected(Kernel.SOCK_STREAM, to);
-            epoll.Watch(fd, up ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
+            epoll.Add(fd, up ? Events.Out : Events.In, (uint)fd).OrThrow("watching a socket");
         }
 
         Outcome outcome = measure.Outcome;

@@ -31,7 +31,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         int seed = Setting("PESTO_SEED", Environment.TickCount & 0xffffff);
         int steps = Setting("PESTO_STEPS", DefaultSteps);
         output.WriteLine($"PESTO_SEED={seed} PESTO_STEPS={steps}");
-        using Testbed bed = new();
+        using Testbed bed = new() { Program = Programs.Checked };
         using TcpService echo = TcpService.Echo(bed.Container, CommonPort);
         // Without a sandbox it is the same user as the strangers, who could share a port only then.
         using RunningForwarder pesto = bed.Serve([.. sandbox ? Array.Empty<string>() : ["--no-sandbox"], "-q", "-t", $"{CommonPort}", "--conf-timeout", "2"]);

@@ -112,7 +112,7 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
     {
         static readonly ServerTables Usual = Tables("8080:80"), Other = Tables("8080:80", "9000-9009");
 
-        readonly Testbed bed = new();
+        readonly Testbed bed = new() { Program = Programs.Checked };
         readonly Preload preload = new();
         readonly TcpService echo;
         readonly UdpEcho datagrams;

@@ -9,10 +9,16 @@ namespace Pesto.Tests.Harness;
 /// </summary>
 static class Programs
 {
-    static readonly string Root = FindRoot();
+    /// <summary>Where build.sh is.</summary>
+    public static readonly string Root = FindRoot();
 
     /// <summary>The native program; PESTO_BINARY names another one to test.</summary>
     public static readonly string Pesto = ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto"));
+
+    /// <summary>The same with checks of what has to hold in it, for tests that go on for long or make calls fail.</summary>
+    public static string Checked => CheckedCopy.Value;
+
+    static readonly Lazy<string> CheckedCopy = new(() => ReachableByAnybody(Environment.GetEnvironmentVariable("PESTO_BINARY") ?? Path.Combine(Root, "out/pesto-checked")));
 
     /// <summary>The tests' own folder.</summary>
     public static readonly string Sources = Path.Combine(Root, "Pesto.Tests");
@@ -101,7 +107,7 @@ static class Programs
     static string ReachableByAnybody(string program)
     {
         if (!File.Exists(program))
-            throw new FileNotFoundException($"{program} is not there: ./build.sh");
+            throw new FileNotFoundException($"{program} is not there: ./build.sh test, without a filter or with one that names the test");
         bool reachable = true;
         for (string? folder = Path.GetDirectoryName(Path.GetFullPath(program)); folder != null; folder = Path.GetDirectoryName(folder))
             reachable &= (new UnixDirectoryInfo(folder).FileAccessPermissions & FileAccessPermissions.OtherExecute) != 0;

@@ -24,8 +24,11 @@ sealed class Testbed : IDisposable
 
     public TempFolder Folder { get; } = new();
 
+    /// <summary>What `pesto` is here.</summary>
+    public string Program { get; init; } = Programs.Pesto;
+
     /// <summary>A `pesto` on the host.</summary>
-    public Command Pesto(params string[] arguments) => new Command(Programs.Pesto, arguments).In(this.Host).As(this.Owner);
+    public Command Pesto(params string[] arguments) => new Command(this.Program, arguments).In(this.Host).As(this.Owner);
 
     /// <summary>Starts `pesto serve` for the container and waits until it answers.</summary>
     public RunningForwarder Serve(params string[] arguments) => this.ServeInto(["--netns", this.Container.Name ?? this.Container.Path], arguments);
@@ -41,7 +44,7 @@ sealed class Testbed : IDisposable
     public RunningForwarder ServeBehind(string[] before, params string[] arguments)
     {
         string control = this.Folder["control"];
-        string[] words = [.. before, Programs.Pesto, "serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments];
+        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments];
         return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(this.Host).As(this.Owner).Start());
     }
 

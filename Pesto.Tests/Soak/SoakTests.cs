@@ -25,7 +25,7 @@ public sealed class SoakTests(ITestOutputHelper output)
     {
         TimeSpan time = double.TryParse(Environment.GetEnvironmentVariable("PESTO_SOAK"), CultureInfo.InvariantCulture, out double minutes)
             ? TimeSpan.FromMinutes(minutes) : TimeSpan.FromSeconds(Usually);
-        using Testbed bed = new();
+        using Testbed bed = new() { Program = Programs.Checked };
         using TcpService echo = TcpService.Echo(bed.Container, 80);
         using UdpEcho datagrams = new(bed.Container, 53);
         using RunningForwarder pesto = bed.Serve("-t", "8080:80", "-u", "5353:53", "--conf-timeout", "2", "--udp-timeout", "2", "--udp-stream-timeout", "2");

@@ -14,7 +14,7 @@ namespace Pesto.Tests.Trust;
 public sealed class LeastPrivilegeTests
 {
     const uint Nobody = 65534;
-    const Privilege Both = Privilege.LowPorts | Privilege.Interfaces;
+    const Capability Both = Capability.NetBindService | Capability.NetRaw;
 
     [Fact]
     public void Started_by_root_it_is_nobody_with_two_capabilities()
@@ -35,9 +35,9 @@ public sealed class LeastPrivilegeTests
     }
 
     [Theory]
-    [InlineData("8080:80", Privilege.None)]
-    [InlineData("auto", Privilege.LowPorts)]
-    public void Without_a_control_socket_it_keeps_what_a_scan_needs_or_nothing(string ports, Privilege kept)
+    [InlineData("8080:80", Capability.None)]
+    [InlineData("auto", Capability.NetBindService)]
+    public void Without_a_control_socket_it_keeps_what_a_scan_needs_or_nothing(string ports, Capability kept)
     {
         Account.NeedOrdinary();
         using Testbed bed = new();
@@ -51,7 +51,7 @@ public sealed class LeastPrivilegeTests
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
-        AssertSandbox(pesto.Process, Account.Ordinary.Id, Both, Privilege.None);
+        AssertSandbox(pesto.Process, Account.Ordinary.Id, Both, Capability.None);
     }
 
     [Fact]
@@ -62,7 +62,7 @@ public sealed class LeastPrivilegeTests
         bed.Folder.GiveTo(Account.Ordinary);
         Command serve = new Command(Programs.Pesto, "serve", "-f", "-c", bed.Folder["control"], "-t", "8080:80", "--target", "127.0.0.1").In(bed.Host).As(Account.Ordinary);
         using BackgroundProcess pesto = serve.Start();
-        AssertSandbox(pesto, Account.Ordinary.Id, Privilege.None);
+        AssertSandbox(pesto, Account.Ordinary.Id, Capability.None);
     }
 
     [Fact]
@@ -289,7 +289,7 @@ public sealed class LeastPrivilegeTests
         int janitor = int.Parse(File.ReadAllText($"/proc/{pesto.Process.Id}/task/{pesto.Process.Id}/children"));
         Eventually.True(() => Threads(janitor)[0]["Seccomp"] == "2", "it has its own sandbox");
         Dictionary<string, string> status = Assert.Single(Threads(janitor));
-        string kept = $"{(ulong)(Privilege.Folders | Privilege.OthersFiles):x16}";
+        string kept = $"{(ulong)(Capability.DacOverride | Capability.Fowner):x16}";
         Assert.Equal(("1", kept, kept, "0000000000000000"), (status["NoNewPrivs"], status["CapPrm"], status["CapEff"], status["CapInh"]));
         Assert.Equal(2, Directory.GetFileSystemEntries($"/proc/{janitor}/fd").Length);
     }
@@ -302,7 +302,7 @@ public sealed class LeastPrivilegeTests
     /// <param name="process">A forwarder.</param>
     /// <param name="user">Whom all its threads are.</param>
     /// <param name="kept">What is left to the loop's thread, then to the other side's; all others have nothing.</param>
-    static void AssertSandbox(BackgroundProcess process, uint user, params Privilege[] kept)
+    static void AssertSandbox(BackgroundProcess process, uint user, params Capability[] kept)
     {
         WaitForSandbox(process);
         List<Dictionary<string, string>> threads = Threads(process);

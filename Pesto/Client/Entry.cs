@@ -30,7 +30,7 @@ static class Entry
         catch (UsageException e)
         {
             Message.Error(e.Message);
-            _ = StandardOutput.WriteError(HelpText.Usage);
+            _ = StandardOutput.WriteError(Options.Role.Usage());
             return 1;
         }
         catch (Exception e) when (e is RuleException or ProtocolException or LinuxException or RefusedException)
@@ -94,7 +94,7 @@ static class Entry
     /// <summary>What the server sends is read with nothing at hand to do harm with.</summary>
     static void EnterSandbox()
     {
-        Privileges.GainNoMore();
+        Privileges.SetNoNewPrivileges();
         Result filtered = AllowedCalls.ForClient();
         if (!filtered.Ok)
             Message.Debug($"going on without a filter of system calls: {filtered.Error.Text()}");

@@ -24,30 +24,42 @@ sealed record Command
 /// <summary>What the client is asked to do.</summary>
 sealed class Options
 {
-    const int VersionId = 256, BestEffortId = 257, DryRunId = 258, ConfirmId = 259, CheckId = 260, JsonId = 261, NoProbeId = 262;
-
     const int LongestConfirmation = (int)Transactions.LongestConfirmation - 60;
 
-    static readonly OptionReader.Option[] Known =
-    [
-        new('A', 'A', "add", false),
-        new('D', 'D', "delete", false),
-        new('C', 'C', "clear", true),
-        new('t', 't', "tcp-ports", true),
-        new('u', 'u', "udp-ports", true),
-        new('T', 'T', "tcp-ns", true),
-        new('U', 'U', "udp-ns", true),
-        new('s', 's', "show", false),
-        new('d', 'd', "debug", false),
-        new('h', 'h', "help", false),
-        new(VersionId, '\0', "version", false),
-        new(BestEffortId, '\0', "best-effort", false, Whole: true),
-        new(DryRunId, '\0', "dry-run", false, Whole: true),
-        new(ConfirmId, '\0', "confirm", true, Whole: true),
-        new(CheckId, '\0', "check", true, Whole: true),
-        new(JsonId, '\0', "json", false, Whole: true),
-        new(NoProbeId, '\0', "no-probe", false, Whole: true),
-    ];
+    public static Role<Options> Role { get; } = new(
+        ["pesto [OPTION]... PATH", "pesto serve [OPTION]..."],
+        """
+        Shows or changes the port forwarding tables of the passt, pasta or pesto whose
+        control socket is PATH.
+        """,
+        ClientNotes.Text,
+        new OptionGroup<Options>(
+            "",
+            new('t', "tcp-ports", "SPEC", "TCP ports of the host, into the namespace or guest", (o, given) => o.Add('t', given, PortOption.TcpIn)),
+            new('u', "udp-ports", "SPEC", "UDP ports of the host, likewise", (o, given) => o.Add('u', given, PortOption.UdpIn)),
+            new('T', "tcp-ns", "SPEC", "TCP ports of the namespace's loopback, out to the host", (o, given) => o.Add('T', given, PortOption.TcpOut)),
+            new('U', "udp-ns", "SPEC", "UDP ports of the namespace's loopback, likewise", (o, given) => o.Add('U', given, PortOption.UdpOut)),
+            new('A', "add", null, "what follows is added to the tables", (o, given) => o.Add('A', given)),
+            new('D', "delete", null, "what follows is deleted from the tables", (o, given) => o.Add('D', given)),
+            new('C', "clear", "PIF", "empty the table HOST (-t, -u) or SPLICE (-T, -U)", (o, given) => o.Add('C', given)),
+            new('s', "show", null, "print the tables before and after the change", (o, _) => o.Show = true),
+            new("json", null, "print tables and outcome as JSON", (o, _) => o.Json = true, whole: true),
+            new("dry-run", null, "have the change checked, and make none", (o, _) => o.DryRun = true, whole: true),
+            new("best-effort", null, "keep the change though some ports can't be opened", (o, _) => o.BestEffort = true, whole: true),
+            new(
+                "confirm",
+                "SEC",
+                """undo the change unless it is confirmed within so many seconds, by "y" on standard input""",
+                (o, given) => o.Confirm = given.Number(1, LongestConfirmation, "number of seconds"), whole: true),
+            new("check", "COMMAND", "with --confirm: confirmed if this command succeeds", (o, given) => o.Check = given.Value, whole: true),
+            new(
+                "no-probe",
+                null,
+                "don't look whether ports are free before sending them to a passt or pasta, which would not tell",
+                (o, _) => o.NoProbe = true, whole: true),
+            new('d', "debug", null, "tell on standard error what happens", (o, _) => o.Debug = true),
+            new('h', "help", null, "this text with more, and nothing else", (o, _) => o.Print = Role!.Help()),
+            new("version", null, "version and licence, and nothing else", (o, _) => o.Print = VersionText.Value)));
 
     /// <summary>Where the server's socket is.</summary>
     public string Path { get; private set; } = "";
@@ -83,9 +95,9 @@ sealed class Options
     public static Options Parse(string[] args)
     {
         Options options = new();
-        OptionReader line = new(args, Known);
-        for (int id; options.Print is null && (id = line.Next()) != -1;)
-            options.Take(id, line);
+        OptionReader<Options> line = new(args, Role);
+        while (options.Print is null && line.Next() is Option<Options> option)
+            option.Take(options, line.Given);
         if (options.Print is not null)
             return options;
         if (line.Operands.Count != 1)
@@ -98,54 +110,6 @@ sealed class Options
         return options;
     }
 
-    void Take(int id, OptionReader line)
-    {
-        switch (id)
-        {
-            case 's':
-                Show = true;
-                break;
-            case 'd':
-                Debug = true;
-                break;
-            case 'h':
-                Print = HelpText.Help;
-                break;
-            case BestEffortId:
-                BestEffort = true;
-                break;
-            case DryRunId:
-                DryRun = true;
-                break;
-            case ConfirmId:
-                Confirm = int.TryParse(line.Value, System.Globalization.NumberStyles.None, null, out int seconds) && seconds is > 0 and <= LongestConfirmation
-                    ? seconds
-                    : throw new UsageException($"{line.Written} {line.Value}: not a number of seconds from 1 to {LongestConfirmation}");
-                break;
-            case CheckId:
-                Check = line.Value;
-                break;
-            case JsonId:
-                Json = true;
-                break;
-            case NoProbeId:
-                NoProbe = true;
-                break;
-            case VersionId:
-                Print = Program.VersionText;
-                break;
-            default:
-                Commands.Add(new() { Letter = (char)id, Text = line.Value, Written = line.Written, Ports = PortsOf((char)id) });
-                break;
-        }
-    }
-
-    static PortOption? PortsOf(char letter) => letter switch
-    {
-        't' => PortOption.TcpIn,
-        'u' => PortOption.UdpIn,
-        'T' => PortOption.TcpOut,
-        'U' => PortOption.UdpOut,
-        _ => null,
-    };
+    void Add(char letter, GivenOption given, PortOption? ports = null) =>
+        Commands.Add(new() { Letter = letter, Text = given.Value, Written = given.Written, Ports = ports });
 }

@@ -12,7 +12,7 @@ sealed class Outcome(string result, bool isInForce, int exitStatus)
         /// <summary>Tolerated: the rule says that it wants what can be had.</summary>
         public bool IsTolerated => Rule.IsWeak;
 
-        public override string ToString() => RuleText.Port(Rule, Port) + ": " + Error.Text();
+        public override string ToString() => $"{Rule.At(Port)}: {Error.Text()}";
     }
 
     /// <summary>One word for scripts: committed, refused, rolled-back, unconfirmed or dry-run.</summary>

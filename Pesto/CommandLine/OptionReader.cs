@@ -4,38 +4,26 @@ namespace Pesto.CommandLine;
 /// Reads a command line as getopt_long(3) does: clustered short options, values attached or apart, unambiguous prefixes
 /// of long options, options after other arguments, and "--" to end them.
 /// </summary>
-public sealed class OptionReader(string[] arguments, ReadOnlyMemory<OptionReader.Option> options)
+public sealed class OptionReader<T>(string[] arguments, Role<T> role)
 {
     readonly List<string> _operands = [];
     int _at;
     int _inCluster;
 
-    /// <param name="Id">What <see cref="Next"/> gives: the letter for options that have one.</param>
-    /// <param name="Letter">'\0' for none.</param>
-    /// <param name="Whole">
-    /// No prefix of the name will do. For options that a program of the same name does not have: what its users
-    /// abbreviate must not become ambiguous.
-    /// </param>
-    public readonly record struct Option(int Id, char Letter, string Name, bool HasValue, bool Whole = false);
+    /// <summary>As the option that came last was given.</summary>
+    public GivenOption Given { get; private set; }
 
-    /// <summary>The value of the option that came last.</summary>
-    public string Value { get; private set; } = "";
-
-    /// <summary>As the option that came last was written: "-t" or "--tcp-ports".</summary>
-    public string Written { get; private set; } = "";
-
-    /// <summary>The arguments that are no options, complete when <see cref="Next"/> has given -1.</summary>
+    /// <summary>The arguments that are no options, complete when <see cref="Next"/> has given null.</summary>
     public IReadOnlyList<string> Operands => _operands;
 
-    /// <summary>The next option's id, in the order given, or -1 at the end.</summary>
+    /// <summary>The next option, in the order given, or null at the end.</summary>
     /// <exception cref="UsageException">An option that does not exist, is ambiguous, lacks its value or has one too many.</exception>
-    public int Next()
+    public Option<T>? Next()
     {
-        Value = "";
         while (_inCluster == 0)
         {
             if (_at >= arguments.Length)
-                return -1;
+                return null;
             string argument = arguments[_at];
             if (argument == "--")
             {
@@ -61,68 +49,35 @@ public sealed class OptionReader(string[] arguments, ReadOnlyMemory<OptionReader
         return Short(arguments[_at]);
     }
 
-    int Short(string argument)
+    Option<T> Short(string argument)
     {
         char letter = argument[_inCluster++];
         string rest = argument[_inCluster..];
-        Written = $"-{letter}";
-        Option option = default;
-        foreach (Option candidate in options.Span)
-        {
-            if (candidate.Letter == letter && letter != '\0')
-                option = candidate;
-        }
-
-        if (option.Name is null)
-            throw new UsageException($"there is no option {Written}");
-        if (option.HasValue || rest.Length == 0)
+        string written = $"-{letter}";
+        Option<T> option = role.Find(letter) ?? throw new UsageException($"there is no option {written}");
+        if (option.Argument is not null || rest.Length == 0)
         {
             _inCluster = 0;
             _at++;
         }
 
-        if (option.HasValue)
-            Value = rest.Length > 0 ? rest : NextArgument();
-        return option.Id;
+        Given = new(written, option.Argument is null ? "" : rest.Length > 0 ? rest : NextArgument(written));
+        return option;
     }
 
-    int Long(string argument)
+    Option<T> Long(string argument)
     {
         int equals = argument.IndexOf('=', StringComparison.Ordinal);
         string name = equals < 0 ? argument[2..] : argument[2..equals];
-        Written = $"--{name}";
-        Option option = Find(name);
-        Written = $"--{option.Name}";
-        if (!option.HasValue && equals >= 0)
-            throw new UsageException($"{Written} takes no value");
-        if (option.HasValue)
-            Value = equals >= 0 ? argument[(equals + 1)..] : NextArgument();
-        return option.Id;
+        Option<T> option = role.Find(name) ?? throw new UsageException($"there is no option --{name}");
+        string written = $"--{option.Name}";
+        if (option.Argument is null && equals >= 0)
+            throw new UsageException($"{written} takes no value");
+        Given = new(written, option.Argument is null ? "" : equals >= 0 ? argument[(equals + 1)..] : NextArgument(written));
+        return option;
     }
 
-    Option Find(string name)
-    {
-        Option found = default;
-        foreach (Option candidate in options.Span)
-        {
-            if (candidate.Name == name)
-                return candidate;
-            if (candidate.Whole || !candidate.Name.StartsWith(name, StringComparison.Ordinal))
-                continue;
-            if (found.Name is not null)
-                throw new UsageException($"--{name} could be --{found.Name} or --{candidate.Name}");
-            found = candidate;
-        }
-
-        return found.Name is not null ? found : throw new UsageException($"there is no option --{name}");
-    }
-
-    string NextArgument()
-    {
-        if (_at >= arguments.Length)
-            throw new UsageException($"{Written} needs a value");
-        return arguments[_at++];
-    }
+    string NextArgument(string written) => _at < arguments.Length ? arguments[_at++] : throw new UsageException($"{written} needs a value");
 }
 
 /// <summary>A command line that can't be understood.</summary>

@@ -16,7 +16,7 @@ public static class Serve
             ServeOptions options = ServeOptions.Parse(arguments);
             if (options.Help || options.ShowVersion)
             {
-                Say(1, options.Help ? ServeOptions.HelpText : Program.VersionText);
+                Say(1, options.Help ? ServeOptions.Role.Help() : VersionText.Value);
                 return 0;
             }
 
@@ -27,7 +27,7 @@ public static class Serve
                 Become(wanted);
             string[] entrance = UserNamespace.Entrance(options);
             if (!options.NoSandbox)
-                Privileges.GainNoMore();
+                Privileges.SetNoNewPrivileges();
             return Reexecution.Again(!options.Foreground, entrance, arguments);
         }
         catch (UsageException wrong)
@@ -49,9 +49,9 @@ public static class Serve
     /// <summary>Another user who can still listen on low ports, as whoever starts this can.</summary>
     static void Become(Identity wanted)
     {
-        Privileges.KeepOverChangeOfUser();
+        Privileges.KeepCapabilitiesOnSetuid();
         Privileges.Become(wanted).OrThrow($"becoming user {wanted.User}, group {wanted.Group}");
-        Privileges.Keep(Privilege.LowPorts | Privilege.Interfaces, overExecution: true);
+        Privileges.Keep(Capability.NetBindService | Capability.NetRaw, overExecution: true);
     }
 
     static void Say(int fd, string text) => _ = Descriptors.WriteAll(fd, System.Text.Encoding.UTF8.GetBytes(text));

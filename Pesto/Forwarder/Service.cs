@@ -74,9 +74,11 @@ public sealed class Service
         int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
         UdpFlows udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, _mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
         Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, udp, _limits, targets, _counters, _mostSockets);
-        _transaction = new(_loop, _tables, _listeners, acceptor, _counters, settings);
-        if (options.NetnsPath is not null)
-            _transaction.Scan = new(_loop, _tables, _listeners, acceptor, _transaction, targets, _counters, settings);
+        PortTakeover takeover = new(_tables, _listeners);
+        ListenerOpener opener = new(_tables, _listeners, takeover, _counters, settings);
+        ListenerCloser closer = new(_tables, _listeners, acceptor, takeover, _counters);
+        AutoForward? auto = options.NetnsPath is null ? null : new(_loop, _tables, _listeners, acceptor, opener, closer, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, acceptor, opener, closer, auto, _counters);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
         _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
@@ -115,7 +117,7 @@ public sealed class Service
         finally
         {
             foreach ((string path, Files.FileIdentity identity) in ownFiles)
-                Files.RemoveIfStill(path, identity);
+                Files.UnlinkIfStill(path, identity);
             janitor?.Finish();
         }
 
@@ -136,7 +138,7 @@ public sealed class Service
         {
             if (!opensMore)
                 break;
-            _ = pif.Listens.Handshakes;
+            _ = pif.Listens.HalfOpen;
             if (pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
         }
@@ -156,7 +158,7 @@ public sealed class Service
     {
         int fd = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
         // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
-        if (Files.LookBehind("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.IdentityOf(fd) == own)
+        if (Files.Stat("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.Fstat(fd) == own)
             throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
         NamespaceThread host = _otherSide = new();
         Result entered = Namespaces.EnterNetwork(fd);
@@ -165,7 +167,7 @@ public sealed class Service
             ? $"entering network namespace {path} (its user namespace does not have this user as root: then nsenter of util-linux 2.40 or newer is needed)"
             : $"entering network namespace {path}");
         if (!_options.NoNetnsQuit)
-            _namespaceWatch = new(_loop, path, Files.IdentityOf(fd));
+            _namespaceWatch = new(_loop, path, Files.Fstat(fd));
         Descriptors.Close(fd);
         return host;
     }
@@ -179,7 +181,11 @@ public sealed class Service
             return [new(Pif.Host, Pif.HostName, both, host, target)];
         // What listens in a target that is an address can't be found out.
         both |= Capabilities.Scan;
-        return [new(Pif.Host, Pif.HostName, both, host, target), new(Pif.Splice, Pif.SpliceName, both, target, host)];
+        return
+        [
+            new(Pif.Host, Pif.HostName, both, host, target) { Clients = new(_options.ClientAddress, _options.ClientAddressMark) },
+            new(Pif.Splice, Pif.SpliceName, both, target, host),
+        ];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>
@@ -226,7 +232,7 @@ public sealed class Service
     unsafe bool ReportFailures()
     {
         bool strict = false;
-        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+        foreach (ref readonly ListenFailure failure in _transaction.Failures)
         {
             Rule* rule = _tables.Rule(failure.Pif, _tables.Active, failure.Rule);
             strict |= !rule->IsWeak;
@@ -250,12 +256,12 @@ public sealed class Service
     static Files.FileIdentity WritePid(string path)
     {
         // A new file, even where there is one: who wrote that one takes his own away at his end, and not this.
-        if (Files.Look(path, out Files.FileIdentity old).Ok && old.IsRegular)
-            _ = Files.Remove(path).Ok;
+        if (Files.Lstat(path, out Files.FileIdentity old).Ok && old.IsRegular)
+            _ = Files.Unlink(path).Ok;
         const int Readable = 0x1a4;
         int fd = Files.Open(path, Files.WriteOnly | Files.Create | Files.Truncate, Readable).OrThrow($"pid file {path}");
         Descriptors.WriteAll(fd, System.Text.Encoding.ASCII.GetBytes($"{Processes.Id}\n")).OrThrow($"pid file {path}");
-        Files.FileIdentity identity = Files.IdentityOf(fd);
+        Files.FileIdentity identity = Files.Fstat(fd);
         Descriptors.Close(fd);
         return identity;
     }

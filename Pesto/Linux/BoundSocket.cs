@@ -12,14 +12,14 @@ public struct BoundSocket
     /// <summary>At "::", it does not take IPv4 too.</summary>
     public bool V6Only;
 
-    /// <summary>Whether what is sent to an address of its own namespace comes to it, if the port is right.</summary>
-    public readonly bool Takes(Address address)
+    /// <summary>Whether what its own namespace sends to itself can come to it: that comes by way of the loopback interface, whatever the address.</summary>
+    public readonly bool IsOnLoopback
     {
-        // What a namespace sends to itself comes by way of its loopback interface, whatever the address.
-        const uint Loopback = 1;
-        if (Interface is not (0 or Loopback))
-            return false;
-        return Address == address || (address.IsV4 ? Address == Address.AnyV4 || (Address.IsAny && !V6Only) : Address.IsAny);
+        get
+        {
+            const uint Loopback = 1;
+            return Interface is 0 or Loopback;
+        }
     }
 }
 
@@ -29,7 +29,10 @@ public interface ISocketList
     /// <summary>Begins to list those of a protocol (6 or 17) and family; what was left of the last list is given up.</summary>
     Result Begin(byte protocol, ushort family);
 
-    /// <summary>1 and the next socket, or 0 at the end of the list; never waits. Sockets that open and close meanwhile may hide others.</summary>
+    /// <summary>
+    /// 1 and the next socket, or 0 at the end of the list, or EAGAIN: not yet, call again. Any other error: the list breaks off here. Makes
+    /// one system call at most and never waits. Sockets that open and close meanwhile may hide others.
+    /// </summary>
     Result Next(out BoundSocket socket);
 }
 

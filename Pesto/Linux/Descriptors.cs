@@ -71,7 +71,7 @@ public static unsafe class Descriptors
     }
 
     /// <summary>Whether a line can be written without waiting: a pipe or a terminal that nobody reads from takes no more.</summary>
-    public static bool TakesMore(int fd)
+    public static bool IsWritable(int fd)
     {
         // struct pollfd: descriptor, then the events asked for (POLLOUT) and those that came, 16 bits each.
         int* wait = stackalloc int[2] { fd, 4 };
@@ -134,7 +134,7 @@ public static unsafe class Descriptors
     public static Result SetCloseOnExec(int fd, bool on) => Result.Of(Libc.fcntl(fd, SetFlags, on ? 1 : 0));
 
     /// <summary>Has no descriptor but the standard three survive an execve.</summary>
-    public static void PassOnNone()
+    public static void SetAllCloseOnExec()
     {
         const int FirstOther = 3, SetFlag = 4, Highest = 65535;
         if (Libc.syscall(SystemCall.CloseRange.Number, FirstOther, int.MaxValue, SetFlag) == 0)
@@ -145,7 +145,7 @@ public static unsafe class Descriptors
     }
 
     /// <summary>Makes a socket another user's, as if he had made it.</summary>
-    public static Result GiveTo(Identity owner, int fd) => Result.Of(Libc.fchown(fd, owner.User, owner.Group));
+    public static Result ChangeOwner(Identity owner, int fd) => Result.Of(Libc.fchown(fd, owner.User, owner.Group));
 
     /// <summary>A counter to wake another thread with: reading waits until it is not 0 and takes it back to 0.</summary>
     public static Result EventCounter() => Result.Of(Libc.eventfd(0, CloseOnExec));

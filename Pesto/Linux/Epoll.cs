@@ -25,7 +25,7 @@ public sealed unsafe class Epoll
 
     static int DataOffset => EventSize - 8;
 
-    const int Add = 1, Remove = 2, Modify = 3;
+    const int ControlAdd = 1, ControlRemove = 2, ControlModify = 3;
 
     readonly int _fd;
     readonly int _most;
@@ -49,11 +49,11 @@ public sealed unsafe class Epoll
     public ulong DataAt(int index) => Unsafe.ReadUnaligned<ulong>(_events + (index * EventSize) + DataOffset);
 
     /// <summary>Fails with ENOMEM or ENOSPC (the user's limit of watches); else only on a programming error.</summary>
-    public Result Watch(int descriptor, Events interest, ulong data) => Control(Add, descriptor, interest, data);
+    public Result Add(int descriptor, Events interest, ulong data) => Control(ControlAdd, descriptor, interest, data);
 
-    public Result Change(int descriptor, Events interest, ulong data) => Control(Modify, descriptor, interest, data);
+    public Result Modify(int descriptor, Events interest, ulong data) => Control(ControlModify, descriptor, interest, data);
 
-    public Result Forget(int descriptor) => Control(Remove, descriptor, Events.None, 0);
+    public Result Remove(int descriptor) => Control(ControlRemove, descriptor, Events.None, 0);
 
     Result Control(int operation, int descriptor, Events interest, ulong data)
     {

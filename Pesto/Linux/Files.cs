@@ -15,21 +15,21 @@ public static unsafe class Files
             return Result.Of(Libc.open(p, flags | CloseOnExec, mode));
     }
 
-    public static Result Remove(string path)
+    public static Result Unlink(string path)
     {
         fixed (byte* p = Text(path))
             return Result.Of(Libc.unlink(p));
     }
 
     /// <summary>Removes a file, unless another process has put its own there since.</summary>
-    public static void RemoveIfStill(string path, FileIdentity identity)
+    public static void UnlinkIfStill(string path, FileIdentity identity)
     {
-        if (Look(path, out FileIdentity now).Ok && now == identity)
-            _ = Remove(path).Ok;
+        if (Lstat(path, out FileIdentity now).Ok && now == identity)
+            _ = Unlink(path).Ok;
     }
 
     /// <summary>Whether the path can be reached at all, by the real user.</summary>
-    public static Result Exists(string path)
+    public static Result Access(string path)
     {
         fixed (byte* p = Text(path))
             return Result.Of(Libc.access(p, 0));
@@ -53,22 +53,22 @@ public static unsafe class Files
     }
 
     /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
-    public static Result Look(string path, out FileIdentity identity) => Look(Text(path), 0x100, out identity);
+    public static Result Lstat(string path, out FileIdentity identity) => Statx(Text(path), 0x100, out identity);
 
     /// <summary>What a path leads to, by way of symbolic links: fails with ENOENT if nothing.</summary>
-    public static Result LookBehind(string path, out FileIdentity identity) => LookBehind(Text(path), out identity);
+    public static Result Stat(string path, out FileIdentity identity) => Stat(Text(path), out identity);
 
     /// <summary>The same without allocating: the path as UTF-8, with a NUL at its end.</summary>
-    public static Result LookBehind(ReadOnlySpan<byte> path, out FileIdentity identity) => Look(path, 0, out identity);
+    public static Result Stat(ReadOnlySpan<byte> path, out FileIdentity identity) => Statx(path, 0, out identity);
 
     /// <summary>Which file a descriptor is open to.</summary>
-    public static FileIdentity IdentityOf(int fd)
+    public static FileIdentity Fstat(int fd)
     {
-        LookBehind($"/proc/self/fd/{fd}", out FileIdentity identity).OrThrow($"looking at descriptor {fd}");
+        Stat($"/proc/self/fd/{fd}", out FileIdentity identity).OrThrow($"looking at descriptor {fd}");
         return identity;
     }
 
-    static Result Look(ReadOnlySpan<byte> path, int flags, out FileIdentity identity)
+    static Result Statx(ReadOnlySpan<byte> path, int flags, out FileIdentity identity)
     {
         const int WorkingDirectory = -100;
         const uint BasicStatisticsAndBirth = 0xfff;

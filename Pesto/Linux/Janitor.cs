@@ -44,9 +44,9 @@ public sealed unsafe class Janitor
         int child = Libc.fork();
         if (child == 0)
         {
-            Privileges.Keep(Privilege.Folders | Privilege.OthersFiles);
+            Privileges.Keep(Capability.DacOverride | Capability.Fowner);
             _ = landlock?.Enter().Ok;
-            Privileges.HideMemory();
+            Privileges.SetNotDumpable();
             Descriptors.CloseAllBut(watched, working, descriptors);
             _ = filter.Install().Ok;
             Work(watched, texts, files);
@@ -71,7 +71,7 @@ public sealed unsafe class Janitor
 
         for (int i = 0; i < texts.Length; i++)
         {
-            if (!Files.LookBehind(texts[i], out Files.FileIdentity now).Ok || now != files[i])
+            if (!Files.Stat(texts[i], out Files.FileIdentity now).Ok || now != files[i])
                 continue;
             fixed (byte* path = texts[i])
                 _ = Libc.unlink(path);

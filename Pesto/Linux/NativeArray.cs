@@ -28,7 +28,11 @@ public readonly unsafe struct NativeArray<T>
     public ref T this[int index]
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        get => ref _items[index];
+        get
+        {
+            Check.That((uint)index < (uint)Length, "an index is within its array");
+            return ref _items[index];
+        }
     }
 
     public Span<T> Span => new(_items, Length);

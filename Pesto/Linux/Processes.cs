@@ -6,7 +6,7 @@ namespace Pesto.Linux;
 /// <summary>This process and those that it starts: identity, limits, signals, exec.</summary>
 public static unsafe class Processes
 {
-    public const int Interrupt = 2, User1 = 10, Pipe = 13, Terminate = 15, HangUp = 1;
+    public const int SIGHUP = 1, SIGINT = 2, SIGUSR1 = 10, SIGPIPE = 13, SIGTERM = 15;
     const int Kill = 9;
     const int MostDescriptors = 7;
 
@@ -52,7 +52,7 @@ public static unsafe class Processes
     }
 
     /// <summary>Writing to a pipe or socket whose reader is gone then fails (EPIPE) instead of ending the process.</summary>
-    public static void IgnoreBrokenPipes() => _ = Libc.signal(Pipe, 1);
+    public static void IgnoreBrokenPipes() => _ = Libc.signal(SIGPIPE, 1);
 
     /// <summary>Blocks signals for this thread; what it starts and executes from now on has them blocked from its first moment.</summary>
     public static void Block(params ReadOnlySpan<int> signals)

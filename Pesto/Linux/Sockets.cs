@@ -15,6 +15,7 @@ public static unsafe class Sockets
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, TcpKeepIdle = 4, TcpKeepInterval = 5, TcpKeepCount = 6, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
+    const int IpTransparent = 19, Ipv6Transparent = 75, IpBindAddressNoPort = 24, MarkOption = 36;
     const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
     public const int ShutRead = 0, ShutWrite = 1;
@@ -117,7 +118,7 @@ public static unsafe class Sockets
     }
 
     /// <summary>Has events for what was received wait for so many bytes, or the end of the stream.</summary>
-    public static Result SetLowWater(int fd, int bytes) => Set(fd, SolSocket, ReceiveLowWater, bytes);
+    public static Result SetReceiveLowWater(int fd, int bytes) => Set(fd, SolSocket, ReceiveLowWater, bytes);
 
     /// <summary>Has urgent data read in its place in the stream.</summary>
     public static Result SetUrgentInline(int fd) => Set(fd, SolSocket, UrgentInline, 1);
@@ -127,6 +128,21 @@ public static unsafe class Sockets
     /// <summary>Allows an address that this host does not have (yet).</summary>
     public static Result SetFreeBind(int fd, ushort family) =>
         family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpFreeBind, 1) : Set(fd, IpProtoIpv6, Ipv6FreeBind, 1);
+
+    /// <summary>
+    /// Allows to bind to an address of another host, and to get what is sent to it. Takes CAP_NET_RAW or CAP_NET_ADMIN over the socket's
+    /// network namespace (EPERM).
+    /// </summary>
+    public static Result SetTransparent(int fd, ushort family) =>
+        family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpTransparent, 1) : Set(fd, IpProtoIpv6, Ipv6Transparent, 1);
+
+    /// <summary>
+    /// Marks what is sent, for rules of routing. Takes CAP_NET_ADMIN over the socket's network namespace, or, since Linux 5.17, CAP_NET_RAW (EPERM).
+    /// </summary>
+    public static Result SetMark(int fd, uint mark) => Set(fd, SolSocket, MarkOption, (int)mark);
+
+    /// <summary>Has a TCP socket that is bound to an address and no port choose its port when it connects.</summary>
+    public static Result SetBindAddressNoPort(int fd) => Set(fd, IpProtoIp, IpBindAddressNoPort, 1);
 
     /// <summary>Room for so many bytes received and so many to be sent, or, for who may not have that much, as much as he may.</summary>
     public static void SetBuffers(int fd, int bytes)
@@ -138,7 +154,7 @@ public static unsafe class Sockets
     }
 
     /// <summary>Has each datagram come with the address that it was sent to.</summary>
-    public static Result SetDestinationTold(int fd, ushort family)
+    public static Result SetPacketInfo(int fd, ushort family)
     {
         Result v4 = Set(fd, IpProtoIp, IpPacketInfo, 1);
         // A dual-stack socket has both: for IPv4, only IPv4's own form tells what to answer from when the datagram was a broadcast.
@@ -146,10 +162,10 @@ public static unsafe class Sockets
     }
 
     /// <summary>Allows the kernel to hand over rows of datagrams as one. Fails (ENOPROTOOPT) before Linux 5.0: then they come one by one.</summary>
-    public static Result SetRowsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
+    public static Result SetSegmentsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
 
     /// <summary>Whether the kernel can send a row of datagrams as one: since Linux 4.18.</summary>
-    public static bool CanSendRows(int fd)
+    public static bool CanSendSegments(int fd)
     {
         int value;
         uint length = sizeof(int);
@@ -168,9 +184,9 @@ public static unsafe class Sockets
     /// an interface that does not exist. The next best socket, if there is one, gets the new connections.
     /// An ordinary user can't do this to a socket that is bound to an interface (EPERM).
     /// </summary>
-    public static Result Deafen(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
+    public static Result Quiesce(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue);
 
-    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Deafen"/>.</summary>
+    /// <summary>Binds a new socket to an interface that does not exist, and that is not the one of <see cref="Quiesce"/>.</summary>
     public static Result BindNowhere(int fd) => Set(fd, SolSocket, BindToInterfaceIndex, int.MaxValue - 1);
 
     /// <summary>

@@ -61,6 +61,9 @@ public struct Rule : IEquatable<Rule>
 
     public readonly ushort TargetPort(ushort port) => (ushort)(To + (port - First));
 
+    /// <summary>What the socket for one of its ports listens on.</summary>
+    public readonly ListenAddress At(ushort port) => new(Protocol, Address, IsDualStack, Interface, port);
+
     public readonly bool Covers(ushort port) => port >= First && port <= Last;
 
     public readonly bool Equals(Rule other) =>

@@ -75,16 +75,12 @@ public static class RuleCheck
         return rule.Target.IsMulticast || rule.Target.IsBroadcast ? RuleFault.TargetNotUnicast : RuleFault.None;
     }
 
-    /// <summary>
-    /// Whether two rules want the same traffic: same protocol, overlapping listening ports, and addresses that are
-    /// equal or of which one is the wildcard of the other's family. The interface does not separate rules.
-    /// </summary>
-    public static bool Conflict(in Rule one, in Rule other) =>
-        one.Protocol == other.Protocol && one.First <= other.Last && other.First <= one.Last && AddressesOverlap(in one, in other);
-
-    static bool AddressesOverlap(in Rule one, in Rule other) =>
-        one.IsDualStack || other.IsDualStack || one.Address == other.Address
-        || (one.Address.IsV4 == other.Address.IsV4 && (one.Address.IsWildcard || other.Address.IsWildcard));
+    /// <summary>Whether two rules want the same traffic: at a port that both cover, their sockets would overlap.</summary>
+    public static bool Conflict(in Rule one, in Rule other)
+    {
+        ushort port = Math.Max(one.First, other.First);
+        return port <= one.Last && port <= other.Last && one.At(port).Overlaps(other.At(port));
+    }
 
     /// <summary>Checks a rule against those that a table holds already.</summary>
     /// <param name="conflicting">The position of the rule that it conflicts with, or -1.</param>

@@ -46,21 +46,6 @@ public static class RuleText
 
     public static string Printable(string text) => AppendPrintable(new StringBuilder(), text).ToString();
 
-    /// <summary>One listening port of a rule, as errors name it: "TCP 0.0.0.0:80", "UDP [::1]%lo:53", "TCP *:80".</summary>
-    public static string Port(in Rule rule, ushort port)
-    {
-        StringBuilder text = new StringBuilder(rule.Protocol.Name()).Append(' ');
-        if (rule.IsDualStack)
-            text.Append('*');
-        else if (rule.Address.IsV4)
-            text.Append(rule.Address.ToString());
-        else
-            text.Append('[').Append(rule.Address.ToString()).Append(']');
-        if (!rule.Interface.IsEmpty)
-            AppendPrintable(text.Append('%'), rule.Interface.ToString());
-        return text.Append(':').Append(port).ToString();
-    }
-
     static StringBuilder AppendPorts(StringBuilder to, ushort first, ushort last)
     {
         to.Append(first);

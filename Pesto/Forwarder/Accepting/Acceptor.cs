@@ -1,6 +1,5 @@
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
-using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Forwarder.Tcp;
 using Pesto.Forwarder.Udp;
@@ -64,7 +63,7 @@ public sealed unsafe class Acceptor : IEventHandler
         Rule* rule = RuleInForce(index);
         // A parked socket, or one that is new: what comes to it waits in the kernel. The event would come again and again.
         // Datagrams are taken even if there is room for no new flow: most belong to flows that exist.
-        if (rule == null || (_limits.Full && _listeners[index]->Protocol == IpProtocol.Tcp))
+        if (rule == null || (_limits.Full && _listeners[index]->Local.Protocol == IpProtocol.Tcp))
             Disarm(index);
         else
             _ = Accept(index, rule, FairShare);
@@ -91,9 +90,7 @@ public sealed unsafe class Acceptor : IEventHandler
         for (int i = 0; i < rules.Length; i++)
         {
             ref readonly Rule rule = ref rules[i];
-            if (rule.Protocol != listener->Protocol || !rule.Covers(listener->Port) || !(rule.Interface.IsEmpty || rule.Interface.Equals(listener->Interface)))
-                continue;
-            if (rule.IsDualStack || (!listener->DualStack && (rule.Address == listener->Address || (rule.Address.IsWildcard && rule.Address.IsV4 == listener->Address.IsV4))))
+            if (rule.Covers(listener->Local.Port) && rule.At(listener->Local.Port).Includes(in listener->Local))
                 return i;
         }
 
@@ -105,10 +102,10 @@ public sealed unsafe class Acceptor : IEventHandler
     public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
         Listeners.Listener* listener = _listeners[index];
-        if (listener->Protocol == IpProtocol.Udp)
+        if (listener->Local.Protocol == IpProtocol.Udp)
             return _udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
-        NetworkNamespace side = _tables.Pifs[listener->Pif].Connects;
-        ushort port = rule->TargetPort(listener->Port);
+        Tables.PifEntry pif = _tables.Pifs[listener->Pif];
+        ushort port = rule->TargetPort(listener->Local.Port);
         for (int i = 0; i < most; i++)
         {
             // Who can't be served now waits in the kernel's queue, and is not reset.
@@ -119,11 +116,12 @@ public sealed unsafe class Acceptor : IEventHandler
                 return Accepted.Full;
             }
 
-            bool isV4 = listener->Address.IsV4;
+            bool isV4 = listener->Local.Address.IsV4;
+            SocketAddress peer = default;
             Result accepted;
-            if (listener->DualStack || !listener->FromElsewhere.IsNone)
+            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone || pif.Clients.Matters)
             {
-                accepted = Sockets.Accept(listener->Fd, out SocketAddress peer);
+                accepted = Sockets.Accept(listener->Fd, out peer);
                 isV4 = peer.Address.IsV4;
                 if (accepted.Ok && !listener->FromElsewhere.IsNone && !peer.Address.IsLoopback)
                     _ = listener->FromElsewhere.ApplyTo(accepted.Value).Ok;
@@ -135,10 +133,10 @@ public sealed unsafe class Acceptor : IEventHandler
 
             if (accepted.Ok)
             {
-                if (listener->DeafByDistance)
-                    Sockets.AcceptFromAfar(accepted.Value, listener->Family);
+                if (listener->QuiescedByHops)
+                    Sockets.AcceptFromAfar(accepted.Value, listener->Local.Family);
                 SocketAddress target = _targets.Of(rule->Target, isV4, port);
-                _tcp.Add(accepted.Value, side, in target);
+                _tcp.Add(accepted.Value, in peer, pif, in target);
                 if (_limits.Full)
                     return Accepted.Full;
             }
@@ -176,7 +174,7 @@ public sealed unsafe class Acceptor : IEventHandler
         Listeners.Listener* listener = _listeners[index];
         if (listener->Armed)
             return;
-        Result watched = _loop.Epoll.Watch(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
+        Result watched = _loop.Epoll.Add(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
         listener->Armed = watched.Ok;
         if (!watched.Ok)
             _limits.Reached("watched descriptors", watched.Error);
@@ -188,11 +186,11 @@ public sealed unsafe class Acceptor : IEventHandler
         if (!listener->Armed)
             return;
         listener->Armed = false;
-        _ = _loop.Epoll.Forget(listener->Fd).Ok;
+        _ = _loop.Epoll.Remove(listener->Fd).Ok;
     }
 
     /// <summary>What to do before a socket is closed; false if that needs more time.</summary>
-    public bool Leave(int index) => _listeners[index]->Protocol == IpProtocol.Tcp || _udp.Leave(index);
+    public bool Leave(int index) => _listeners[index]->Local.Protocol == IpProtocol.Tcp || _udp.Leave(index);
 
     void ArmAll()
     {

@@ -102,7 +102,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
     {
         if (_armed)
             return default;
-        Result watched = _loop.Epoll.Watch(_fd, Events.In, new EventKey(_kind, 0, 0).Word);
+        Result watched = _loop.Epoll.Add(_fd, Events.In, new EventKey(_kind, 0, 0).Word);
         _armed = watched.Ok;
         return watched;
     }
@@ -110,7 +110,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
     void Disarm()
     {
         if (_armed)
-            _ = _loop.Epoll.Forget(_fd).Ok;
+            _ = _loop.Epoll.Remove(_fd).Ok;
         _armed = false;
     }
 

@@ -14,12 +14,12 @@ public sealed class ListeningUnixSocket
         Result bound = Bind(Fd, address);
         if (bound.Is(Errno.EADDRINUSE) && IsAbandoned(path, address))
         {
-            _ = Files.Remove(path).Ok;
+            _ = Files.Unlink(path).Ok;
             bound = Bind(Fd, address);
         }
 
         bound.OrThrow($"control socket {path}");
-        Files.Look(path, out Files.FileIdentity identity).OrThrow($"control socket {path}");
+        Files.Lstat(path, out Files.FileIdentity identity).OrThrow($"control socket {path}");
         Identity = identity;
     }
 
@@ -40,7 +40,7 @@ public sealed class ListeningUnixSocket
 
     static bool IsAbandoned(string path, UnixAddress address)
     {
-        if (!Files.Look(path, out Files.FileIdentity identity).Ok || !identity.IsSocket)
+        if (!Files.Lstat(path, out Files.FileIdentity identity).Ok || !identity.IsSocket)
             return false;
         Result probe = Sockets.UnixStream();
         if (!probe.Ok)

@@ -7,5 +7,5 @@ namespace Pesto.Forwarder.Listening;
 public static class BindFailure
 {
     /// <summary>Such as "TCP 0.0.0.0:80: Address already in use".</summary>
-    public static string Text(in Rule rule, ushort port, Errno error) => $"{RuleText.Port(in rule, port)}: {error.Text()}";
+    public static string Text(in Rule rule, ushort port, Errno error) => $"{rule.At(port)}: {error.Text()}";
 }

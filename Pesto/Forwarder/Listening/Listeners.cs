@@ -28,27 +28,21 @@ public sealed unsafe class Listeners
 
     public struct Listener
     {
-        public Address Address;
-        public InterfaceName Interface;
+        public ListenAddress Local;
         public int Fd;
-        public ushort Port;
-        public IpProtocol Protocol;
         public byte Pif;
-        public bool DualStack;
 
         /// <summary>Events of the socket are asked for.</summary>
         public bool Armed;
 
         /// <summary>No new connection comes to the socket any more: it is about to be closed.</summary>
-        public bool Deaf;
+        public bool Quiesced;
 
-        /// <summary>It is deaf by a limit that connections accepted from it inherit.</summary>
-        public bool DeafByDistance;
+        /// <summary>It is quiesced by a hop limit, which connections accepted from it inherit.</summary>
+        public bool QuiescedByHops;
 
         /// <summary>As in <see cref="ListenRequest"/>.</summary>
         public CongestionControl FromElsewhere;
-
-        public readonly ushort Family => Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
 
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
         public fixed short Rule[2];
@@ -82,7 +76,7 @@ public sealed unsafe class Listeners
     public int NextOnPort(int index)
     {
         Listener* listener = _slots[index];
-        return Matching(listener->Next, listener->Pif, listener->Protocol, listener->Port);
+        return Matching(listener->Next, listener->Pif, listener->Local.Protocol, listener->Local.Port);
     }
 
     int Matching(int index, int pif, IpProtocol protocol, ushort port)
@@ -90,7 +84,7 @@ public sealed unsafe class Listeners
         while (index >= 0)
         {
             Listener* listener = _slots[index];
-            if (listener->Port == port && listener->Protocol == protocol && listener->Pif == pif)
+            if (listener->Local.Port == port && listener->Local.Protocol == protocol && listener->Pif == pif)
                 return index;
             index = listener->Next;
         }
@@ -98,14 +92,14 @@ public sealed unsafe class Listeners
         return -1;
     }
 
-    /// <summary>The socket that listens on just what the rule wants at this port, or -1.</summary>
-    public int Find(int pif, in Rule rule, ushort port)
+    /// <summary>The socket that listens on just this, or -1.</summary>
+    public int Find(int pif, in ListenAddress local)
     {
-        int index = FirstOnPort(pif, rule.Protocol, port);
+        int index = FirstOnPort(pif, local.Protocol, local.Port);
         while (index >= 0)
         {
             Listener* listener = _slots[index];
-            if (listener->Address == rule.Address && listener->DualStack == rule.IsDualStack && listener->Interface.Equals(rule.Interface) && !listener->Deaf)
+            if (listener->Local == local && !listener->Quiesced)
                 return index;
             index = NextOnPort(index);
         }
@@ -120,29 +114,25 @@ public sealed unsafe class Listeners
         if (index < 0)
             return -1;
         Listener* listener = _slots[index];
-        listener->Address = order.Address;
-        listener->Interface = order.Interface;
+        listener->Local = order.Local;
         listener->Fd = order.Outcome.Value;
-        listener->Port = order.Port;
-        listener->Protocol = order.Protocol;
         listener->Pif = (byte)pif;
-        listener->DualStack = order.DualStack;
         listener->Rule[0] = listener->Rule[1] = -1;
         listener->Handover = order.Handover;
         listener->FromElsewhere = order.FromElsewhere;
-        int bucket = Bucket(pif, order.Protocol, order.Port);
+        int bucket = Bucket(pif, order.Local.Protocol, order.Local.Port);
         listener->Next = _buckets[bucket];
         _buckets[bucket] = index;
         return index;
     }
 
     /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
-    public void GiveTo(Identity owner)
+    public void ChangeOwner(Identity owner)
     {
         for (int i = 0; i < High; i++)
         {
             if (Exists(i))
-                _ = Descriptors.GiveTo(owner, this[i]->Fd).Ok;
+                _ = Descriptors.ChangeOwner(owner, this[i]->Fd).Ok;
         }
     }
 
@@ -150,7 +140,7 @@ public sealed unsafe class Listeners
     public void Close(int index)
     {
         Listener* listener = _slots[index];
-        int* link = _buckets.Pointer + Bucket(listener->Pif, listener->Protocol, listener->Port);
+        int* link = _buckets.Pointer + Bucket(listener->Pif, listener->Local.Protocol, listener->Local.Port);
         while (*link != index)
             link = &_slots[*link]->Next;
         *link = listener->Next;

@@ -64,12 +64,10 @@ public sealed class SelfForwarding(Targets targets)
     {
         if (from.Protocol != to.Protocol || from.To > to.Last || from.TargetPort(from.Last) < to.First)
             return false;
-        if (!from.Target.IsWildcard)
-            return Hits(from.Target, in to, side);
-        return ((from.IsDualStack || from.Address.IsV4) && Hits(targets.Default(isV4: true), in to, side))
-            || ((from.IsDualStack || from.Address.IsV6) && Hits(targets.Default(isV4: false), in to, side));
+        (Address one, Address another) = targets.Of(in from);
+        return Hits(one, in to, side) || Hits(another, in to, side);
     }
 
     static bool Hits(Address target, in Rule rule, NetworkNamespace side) =>
-        rule.Address == target || ((rule.IsDualStack || (rule.Address.IsWildcard && rule.Address.IsV4 == target.IsV4)) && side.IsLocal(target));
+        rule.At(rule.First).Serves(target) && (rule.Address == target || side.IsLocal(target));
 }

@@ -34,7 +34,11 @@ public sealed unsafe class Slots<T>
     public T* this[int index]
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        get => _items.Pointer + index;
+        get
+        {
+            Check.That((uint)index < (uint)High, "an index is one that has been taken");
+            return _items.Pointer + index;
+        }
     }
 
     public bool IsTaken(int index) => (_generations[index] & 1) != 0;
@@ -59,6 +63,7 @@ public sealed unsafe class Slots<T>
 
     public void Return(int index)
     {
+        Check.That(IsTaken(index), "what is given back is taken");
         _generations[index]++;
         Count--;
         _free[_freeCount++] = index;

@@ -31,6 +31,7 @@ public sealed class TimeoutList
     /// <summary>Puts an item in that is not, at the end.</summary>
     public void Start(int index, long now)
     {
+        Check.That(!IsIn(index), "what is put in is not in");
         ref Place place = ref _places[index];
         place.Start = now;
         place.Next = -1;
@@ -45,6 +46,7 @@ public sealed class TimeoutList
     /// <summary>Takes an item out that is in.</summary>
     public void Stop(int index)
     {
+        Check.That(IsIn(index), "what is taken out is in");
         ref Place place = ref _places[index];
         if (place.Previous >= 0)
             _places[place.Previous].Next = place.Next;
@@ -59,6 +61,7 @@ public sealed class TimeoutList
     /// <summary>Has an item that is in begin again.</summary>
     public void Restart(int index, long now)
     {
+        Check.That(IsIn(index), "what begins again is in");
         if (_last == index)
         {
             _places[index].Start = now;
@@ -67,6 +70,13 @@ public sealed class TimeoutList
 
         Stop(index);
         Start(index, now);
+    }
+
+    /// <summary>Whether an item is in: what it follows then says the same. Of an item that was never in, all is 0.</summary>
+    bool IsIn(int index)
+    {
+        int previous = _places[index].Previous;
+        return _first == index || (previous >= 0 && previous != index && _places[previous].Next == index);
     }
 
     struct Place

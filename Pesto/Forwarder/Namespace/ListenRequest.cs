@@ -11,13 +11,8 @@ public struct ListenRequest
     /// <summary>What a listening UDP socket is to hold for all of its clients, in bytes, while the loop is busy elsewhere.</summary>
     const int DatagramBuffer = 4 * 1024 * 1024;
 
-    public Address Address;
-    public InterfaceName Interface;
-    public ushort Port;
-    public IpProtocol Protocol;
-
-    /// <summary>One socket for both families; the address is then "::".</summary>
-    public bool DualStack;
+    /// <summary>What it is to be bound to.</summary>
+    public ListenAddress Local;
 
     /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
     public bool Handover;
@@ -36,20 +31,9 @@ public struct ListenRequest
     /// <summary>The socket, listening, or why there is none.</summary>
     public Result Outcome;
 
-    /// <summary>What a rule wants at one of its ports.</summary>
-    public static ListenRequest For(in Rule rule, ushort port, SocketSettings settings) => new()
-    {
-        Address = rule.Address,
-        Interface = rule.Interface,
-        Port = port,
-        Protocol = rule.Protocol,
-        DualStack = rule.IsDualStack,
-        Settings = settings,
-    };
-
     public void Open()
     {
-        Result socket = Protocol == IpProtocol.Tcp ? Sockets.Tcp(Family) : Sockets.Udp(Family);
+        Result socket = Local.Protocol == IpProtocol.Tcp ? Sockets.Tcp(Local.Family) : Sockets.Udp(Local.Family);
         if (!socket.Ok)
         {
             Outcome = socket;
@@ -67,40 +51,38 @@ public struct ListenRequest
         Outcome = ready;
     }
 
-    readonly ushort Family => Address.IsV4 ? SocketAddress.V4 : SocketAddress.V6;
-
     Result Prepare(int fd)
     {
-        Result done = Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
+        Result done = Local.Protocol == IpProtocol.Tcp ? Sockets.SetReuseAddress(fd, true) : default;
         if (done.Ok && Handover)
             done = Sockets.SetReusePort(fd, true);
-        if (done.Ok && Family == SocketAddress.V6)
-            done = Sockets.SetV6Only(fd, !DualStack);
+        if (done.Ok && Local.Family == SocketAddress.V6)
+            done = Sockets.SetV6Only(fd, !Local.IsDualStack);
         if (done.Ok && Settings.FreeBind)
-            done = Sockets.SetFreeBind(fd, Family);
-        if (done.Ok && !Interface.IsEmpty)
-            done = Sockets.BindToDevice(fd, Interface.Bytes);
+            done = Sockets.SetFreeBind(fd, Local.Family);
+        if (done.Ok && !Local.Interface.IsEmpty)
+            done = Sockets.BindToDevice(fd, Local.Interface.Bytes);
         // An IPv6 address can't be bound together with an interface that does not exist.
-        if (done.Ok && OnlyBind && Family == SocketAddress.V4)
+        if (done.Ok && OnlyBind && Local.Family == SocketAddress.V4)
             done = Sockets.BindNowhere(fd);
         if (!done.Ok)
             return done;
 
-        if (Protocol == IpProtocol.Udp)
+        if (Local.Protocol == IpProtocol.Udp)
         {
             // Before it is bound: datagrams come from then on.
             Sockets.SetBuffers(fd, DatagramBuffer);
-            _ = Sockets.SetRowsReceived(fd).Ok;
-            if (Address.IsWildcard)
-                done = Sockets.SetDestinationTold(fd, Family);
+            _ = Sockets.SetSegmentsReceived(fd).Ok;
+            if (Local.Address.IsWildcard)
+                done = Sockets.SetPacketInfo(fd, Local.Family);
             if (!done.Ok)
                 return done;
         }
 
-        uint scope = Address.IsLinkLocal && !Interface.IsEmpty ? Sockets.InterfaceIndex(fd, Interface.Bytes) : 0;
-        SocketAddress address = SocketAddress.Of(Address, Port, scope);
+        uint scope = Local.Address.IsLinkLocal && !Local.Interface.IsEmpty ? Sockets.InterfaceIndex(fd, Local.Interface.Bytes) : 0;
+        SocketAddress address = SocketAddress.Of(Local.Address, Local.Port, scope);
         done = Sockets.Bind(fd, in address);
-        if (!done.Ok || OnlyBind || Protocol == IpProtocol.Udp)
+        if (!done.Ok || OnlyBind || Local.Protocol == IpProtocol.Udp)
             return done;
 
         // Connections that are accepted have this from their listening socket: the calls are saved for each.

@@ -26,7 +26,7 @@ public sealed class NamespaceWatch : IEventHandler
         _isProcess = watched.Ok;
         // The kernel tells of every change of what is mounted where by an event of this file.
         int fd = watched.Ok ? watched.Value : Files.Open("/proc/self/mountinfo", Files.ReadOnly).OrThrow("watching mounts");
-        loop.Epoll.Watch(fd, _isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
+        loop.Epoll.Add(fd, _isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
         // It may have gone between its entering and now.
         OnEvents(default, Events.None);
     }
@@ -39,7 +39,7 @@ public sealed class NamespaceWatch : IEventHandler
         if (!ended)
         {
             // On the way to it there may be a folder of another user's, for root who has become nobody: then there is no telling.
-            Result looked = Files.LookBehind(_path, out Files.FileIdentity now);
+            Result looked = Files.Stat(_path, out Files.FileIdentity now);
             if (looked.Ok ? now == _identity : looked.Is(Errno.EACCES))
                 return;
         }

@@ -81,7 +81,7 @@ public static class Log
 
         Line[text.Length] = (byte)'\n';
         // A log that can't be written (a full disk, a closed terminal, a pipe that nobody reads) must not end or hold up the service.
-        if (Descriptors.TakesMore(_descriptor))
+        if (Descriptors.IsWritable(_descriptor))
             _ = Descriptors.WriteAll(_descriptor, Line.AsSpan(0, text.Length + 1));
     }
 

@@ -13,7 +13,7 @@ public static class Reexecution
     const string StageVariable = "PESTO_READY_FD", UserNamespaceVariable = "PESTO_USERNS";
 
     /// <summary>What the forwarder reads from its signal descriptor.</summary>
-    public static ReadOnlySpan<int> Signals => [Processes.Interrupt, Processes.Terminate, Processes.HangUp, Processes.User1];
+    public static ReadOnlySpan<int> Signals => [Processes.SIGINT, Processes.SIGTERM, Processes.SIGHUP, Processes.SIGUSR1];
 
     /// <summary>True in the program that is to serve; false in the one that launches it.</summary>
     public static bool IsFinalStage => Environment.GetEnvironmentVariable(StageVariable) is not null;
@@ -24,7 +24,7 @@ public static class Reexecution
     /// <summary>Has descriptors that this program inherited and has no use for not passed on: all but the standard ones, and those that a path names.</summary>
     public static void ForgetInherited(params ReadOnlySpan<string?> paths)
     {
-        Descriptors.PassOnNone();
+        Descriptors.SetAllCloseOnExec();
         foreach (string? path in paths)
         {
             if (path?.Split('/') is ["", "proc", "self", "fd", string own] && int.TryParse(own, out int fd))

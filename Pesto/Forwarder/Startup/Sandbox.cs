@@ -36,16 +36,16 @@ public sealed class Sandbox
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
-        Privilege kept = KeptBy(options, opensMore);
+        Capability kept = KeptBy(options, opensMore);
         Janitor? janitor = null;
         if (options.RunAs is null && Processes.User == 0 && !Reexecution.EnteredUserNamespace)
             janitor = sandbox.BecomeNobody(ownFiles, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
-        other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Privilege.None : kept));
-        FinalizerThread.Run(() => sandbox.EnterThread(Privilege.None));
+        other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Capability.None : kept));
+        FinalizerThread.Run(() => sandbox.EnterThread(Capability.None));
         sandbox.EnterThread(kept);
         sandbox._landlock?.Close();
-        Privileges.HideMemory();
+        Privileges.SetNotDumpable();
         sandbox.FilterSystemCalls();
         if (sandbox._missing.Count > 0)
             Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox._missing)}");
@@ -53,8 +53,8 @@ public sealed class Sandbox
     }
 
     /// <summary>What later tables need: low ports, and to take a socket off its interface, so that it gets no new connection before it is closed.</summary>
-    static Privilege KeptBy(ServeOptions options, bool opensMore) =>
-        (opensMore ? Privilege.LowPorts : Privilege.None) | (options.ControlPath is not null ? Privilege.Interfaces : Privilege.None);
+    static Capability KeptBy(ServeOptions options, bool opensMore) =>
+        (opensMore ? Capability.NetBindService : Capability.None) | (options.ControlPath is not null ? Capability.NetRaw : Capability.None);
 
     /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
     Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, NamespaceThread? other, Listeners listeners)
@@ -62,16 +62,16 @@ public sealed class Sandbox
         Identity nobody = Identity.Nobody;
         Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(_landlock, ownFiles) : null;
         // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
-        listeners.GiveTo(nobody);
-        Privileges.KeepOverChangeOfUser();
-        other?.Run(Privileges.KeepOverChangeOfUser);
+        listeners.ChangeOwner(nobody);
+        Privileges.KeepCapabilitiesOnSetuid();
+        other?.Run(Privileges.KeepCapabilitiesOnSetuid);
         Result became = Privileges.Become(nobody);
         if (!became.Ok)
             Log.Debug($"sandbox: still user 0, who can't become user {nobody.User} here: {became.Error.Text()}");
         return janitor;
     }
 
-    void EnterThread(Privilege kept)
+    void EnterThread(Capability kept)
     {
         Privileges.Keep(kept);
         if (_landlock?.Enter() is { Ok: false } failed)

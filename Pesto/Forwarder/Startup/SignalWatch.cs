@@ -18,7 +18,7 @@ public sealed class SignalWatch : IEventHandler
         _loop = loop;
         _statistics = statistics;
         _fd = Processes.SignalDescriptor(Reexecution.Signals).OrThrow("watching for signals");
-        loop.Epoll.Watch(_fd, Events.In, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow("watching for signals");
+        loop.Epoll.Add(_fd, Events.In, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow("watching for signals");
     }
 
     /// <summary>The number of the signal that ended the loop.</summary>
@@ -30,11 +30,11 @@ public sealed class SignalWatch : IEventHandler
         while (Descriptors.Read(_fd, record) is { Ok: true, Value: RecordSize })
         {
             int signal = BinaryPrimitives.ReadInt32LittleEndian(record);
-            if (signal == Processes.User1)
+            if (signal == Processes.SIGUSR1)
             {
                 _statistics.Print();
             }
-            else if (signal is Processes.Terminate or Processes.Interrupt)
+            else if (signal is Processes.SIGTERM or Processes.SIGINT)
             {
                 Last = signal;
                 _loop.Stop();

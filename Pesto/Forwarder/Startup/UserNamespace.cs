@@ -68,5 +68,5 @@ public static class UserNamespace
     }
 
     static bool IsOurs(int user) =>
-        Files.LookBehind("/proc/self/ns/user", out Files.FileIdentity ours).Ok && Files.IdentityOf(user) == ours;
+        Files.Stat("/proc/self/ns/user", out Files.FileIdentity ours).Ok && Files.Fstat(user) == ours;
 }

@@ -1,8 +1,10 @@
 using System.Runtime.CompilerServices;
+using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
+using Pesto.Rules;
 
 namespace Pesto.Forwarder.Tcp;
 
@@ -53,7 +55,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     /// <summary>Ends that are dry and wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
     readonly TimeoutList _loading;
-    readonly int _keepalive;
+    readonly TargetSocket _targetSocket;
     readonly int _kind;
     int _readyCount;
 
@@ -72,7 +74,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _idle = new(capacity, times.Idle);
         _halfClosed = new(capacity, times.HalfClosed);
         _loading = new(capacity * 2, Patience);
-        _keepalive = keepalive;
+        _targetSocket = new(keepalive);
         _kind = loop.AddHandler(this);
         limits.MakeRoom += () => MakeRoom();
         loop.AddTimed(this);
@@ -171,28 +173,30 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public int DescriptorCount => DescriptorsEach * (_flows.Count + _pipes.Count);
 
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
-    public void Add(int client, NetworkNamespace side, in SocketAddress target)
+    public void Add(int client, in SocketAddress peer, Tables.PifEntry pif, in SocketAddress wanted)
     {
-        Result socket = side.Tcp(target.Family);
-        if (!socket.Ok)
+        SocketAddress target = wanted;
+        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
+        if (source.Is == SocketSource.Kind.None)
         {
-            if (_limits.IsExhaustion(socket.Error))
-                _limits.Reached("sockets to targets", socket.Error);
+            Refuse(client, in target, Errno.EADDRNOTAVAIL);
+            return;
+        }
+
+        Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
+        if (fd < 0)
+        {
+            if (_limits.IsExhaustion(connected.Error))
+                _limits.Reached("sockets to targets", connected.Error);
             Shed(client);
             return;
         }
 
-        int fd = socket.Value;
-        if (_keepalive != 0)
-            _ = Sockets.SetKeepalive(fd, _keepalive).Ok;
-        if (side.Paces(fd) && target.Address.IsLoopback)
-            _ = CongestionControl.Reno.ApplyTo(fd).Ok;
-        Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? _flows.Take() : -1;
         if (index < 0)
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
+            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
             {
                 _limits.Reached("local ports towards a target", connected.Error);
                 Shed(client);
@@ -219,9 +223,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _connecting.Start(index, _loop.Now);
 
         uint generation = _flows.Generation(index);
-        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, generation, 1).Word);
+        Result watched = _loop.Epoll.Add(fd, Interest, new EventKey(_kind, index, generation, 1).Word);
         if (watched.Ok)
-            watched = _loop.Epoll.Watch(client, Interest, new EventKey(_kind, index, generation, 0).Word);
+            watched = _loop.Epoll.Add(client, Interest, new EventKey(_kind, index, generation, 0).Word);
         if (!watched.Ok)
         {
             _limits.Reached("watched descriptors", watched.Error);
@@ -303,7 +307,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     }
 
     /// <summary>From now on an end's events come with whole loads.</summary>
-    static void WaitForLoads(End* end) => end->Loads = Sockets.SetLowWater(end->Fd, Load).Ok;
+    static void WaitForLoads(End* end) => end->Loads = Sockets.SetReceiveLowWater(end->Fd, Load).Ok;
 
     /// <summary>No load came in time: moves what is there, and everything after it at once.</summary>
     void EndLoading(int place)
@@ -314,7 +318,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _loading.Stop(place);
         end->Loads = false;
         (part == 0 ? &flow->In : &flow->Out)->Streamed = 0;
-        _ = Sockets.SetLowWater(end->Fd, 1).Ok;
+        _ = Sockets.SetReceiveLowWater(end->Fd, 1).Ok;
         end->Readable = true;
         Move(index, part);
     }
@@ -322,7 +326,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     void Mute(EventKey key, End* end)
     {
         // The kernel announces whatever it has received as urgent, too, so that has to be off as well. Unmuting tells what came.
-        end->Muted = _loop.Epoll.Change(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
+        end->Muted = _loop.Epoll.Modify(end->Fd, Interest & ~(Events.In | Events.Priority), key.Word).Ok;
     }
 
     /// <summary>An end has nothing more to receive: an event will tell when it has.</summary>
@@ -342,7 +346,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         int part = end == &_flows[index]->Client ? 0 : 1;
         end->Muted = false;
         // It changes nothing but a mask of a descriptor that is watched: it can't fail.
-        _ = _loop.Epoll.Change(end->Fd, Interest, new EventKey(_kind, index, _flows.Generation(index), part).Word).Ok;
+        _ = _loop.Epoll.Modify(end->Fd, Interest, new EventKey(_kind, index, _flows.Generation(index), part).Word).Ok;
     }
 
     /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>

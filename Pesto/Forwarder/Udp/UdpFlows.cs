@@ -8,17 +8,11 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Udp;
 
 /// <summary>
-/// Carries datagrams between clients and targets. They are received many at a time; what follows each other in one flow
-/// goes on in one call, as one row if the sizes allow. Answers of all flows are gathered over an iteration of the loop.
-/// What can't be sent is dropped and counted, as a router would.
+/// The life of UDP flows: the first datagram of a client begins one; it ends when it has been idle for its time, when nobody
+/// listens on its target, when its rule is gone, or to make room. <see cref="UdpRelay"/> moves the datagrams.
 /// </summary>
 public sealed unsafe class UdpFlows : IEventHandler, ITimed
 {
-    const int Batch = 64;
-
-    /// <summary>What one flow's target may send before others get their turn, in datagrams or rows.</summary>
-    const int FairShare = 4 * Batch;
-
     /// <summary>More than a receive buffer holds: nothing is drained for ever.</summary>
     const int MostDrained = 1 << 16;
 
@@ -28,7 +22,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     /// <summary>How many flows may end before others get their turn: each takes a few microseconds.</summary>
     const int MostEnded = 256;
 
-    /// <summary>How many idle flows make room at a time for something else that needs descriptors, and how long they have been idle.</summary>
+    /// <summary>How many idle flows make room at a time for something else that needs descriptors, and for how many milliseconds they have been idle.</summary>
     const int MakeRoomFor = 16;
     const long IdleEnough = 10_000;
 
@@ -40,18 +34,13 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly Targets _targets;
-    readonly FlowTable _flows;
-    readonly Datagrams _asked = new(Batch, withSources: true);
-    readonly Datagrams _answers = new(Batch, withSources: false);
-    readonly int[] _answering = new int[Batch];
-    readonly Outgoing _outgoing = new(Batch);
+    readonly UdpFlowTable _flows;
+    readonly UdpRelay _relay;
     readonly NativeArray<ulong> _ready;
-    readonly bool _canSendRows;
     readonly int _kind;
-    int _answerCount;
     int _readyCount;
 
-    public UdpFlows(EventLoop loop, Counters counters, Backpressure limits, Tables tables, Listeners listeners, Targets targets, FlowTable flows)
+    public UdpFlows(EventLoop loop, Counters counters, Backpressure limits, Tables tables, Listeners listeners, Targets targets, UdpFlowTable flows)
     {
         _loop = loop;
         _counters = counters;
@@ -60,70 +49,67 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         _listeners = listeners;
         _targets = targets;
         _flows = flows;
+        _relay = new(counters, listeners, flows);
         _ready = new(flows.Capacity);
         _kind = loop.AddHandler(this);
         loop.AddTimed(this);
         limits.MakeRoom += MakeRoom;
-        Result probe = Sockets.Udp(SocketAddress.V4);
-        if (probe.Ok)
-        {
-            _canSendRows = Sockets.CanSendRows(probe.Value);
-            Descriptors.Close(probe.Value);
-        }
     }
 
     /// <summary>Forwards what waits on a listening socket by the rule, up to so many datagrams. True if there may be more.</summary>
     public bool Receive(int listener, Rule* rule, int most)
     {
-        Listeners.Listener* from = _listeners[listener];
-        ushort port = rule->TargetPort(from->Port);
+        ushort port = rule->TargetPort(_listeners[listener]->Local.Port);
         SocketAddress v4 = _targets.Of(rule->Target, isV4: true, port), v6 = _targets.Of(rule->Target, isV4: false, port);
         most = Math.Min(most, MostDrained);
-        for (int received = 0; received < most; received += Batch)
+        for (int received = 0; received < most; received += UdpRelay.BatchSize)
         {
-            Result count = _asked.Receive(from->Fd, 0, Batch);
+            Result count = _relay.ReceiveRequests(listener);
             if (count.Is(Errno.EINTR))
                 continue;
             if (!count.Ok)
                 return !count.Is(Errno.EAGAIN);
-            Ask(listener, count.Value, in v4, in v6);
-            if (count.Value < Batch)
+            Forward(listener, count.Value, in v4, in v6);
+            if (count.Value < UdpRelay.BatchSize)
                 return false;
         }
 
         return true;
     }
 
-    /// <summary>Datagrams that came to a listening socket: what follows each other in one flow goes on together.</summary>
-    void Ask(int listener, int count, in SocketAddress v4, in SocketAddress v6)
+    /// <summary>Sends the requests just received to their targets; those of one flow that follow each other, together.</summary>
+    void Forward(int listener, int count, in SocketAddress v4, in SocketAddress v6)
     {
-        Listeners.Listener* from = _listeners[listener];
-        bool toldLocal = from->Address.IsWildcard;
         int current = -1, first = 0;
         for (int i = 0; i < count; i++)
         {
-            ref SocketAddress client = ref _asked.Source(i);
-            Address local = toldLocal ? _asked.Local(i) : from->Address;
-            FlowKey key = new(client.Address, local, client.Scope, client.Port, from->Port, from->Pif);
+            UdpFlowKey key = _relay.KeyOf(i, listener);
             if (current >= 0)
             {
                 if (_flows[current]->Key.Equals(key))
                     continue;
-                SendToTarget(current, first, i - first);
+                Send(current, first, i - first);
             }
 
             first = i;
             current = FlowOf(in key, listener, in (key.Client.IsV4 ? ref v4 : ref v6));
             if (current < 0)
-                _counters.DatagramsDropped += _asked.Held(i);
+                _relay.DropRequest(i);
         }
 
         if (current >= 0)
-            SendToTarget(current, first, count - first);
+            Send(current, first, count - first);
     }
 
-    /// <summary>The flow that a datagram belongs to, a new one if need be; -1 if none is to be had.</summary>
-    int FlowOf(in FlowKey key, int listener, in SocketAddress target)
+    void Send(int index, int first, int count)
+    {
+        Errno error = _relay.SendRequests(index, first, count);
+        if (error != Errno.None)
+            Failed(index, error);
+    }
+
+    /// <summary>The flow that a request belongs to, a new one if need be; -1 if none is to be had.</summary>
+    int FlowOf(in UdpFlowKey key, int listener, in SocketAddress target)
     {
         int index = _flows.Find(in key);
         if (index < 0)
@@ -137,11 +123,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
 
         if (_flows[index]->Listener != listener)
             _flows.Move(index, listener);
-        _flows.Asked(index, _loop.Now);
+        _flows.Requested(index, _loop.Now);
         return index;
     }
 
-    int NewFlow(in FlowKey key, int listener, in SocketAddress target)
+    int NewFlow(in UdpFlowKey key, int listener, in SocketAddress target)
     {
         NetworkNamespace side = _tables.Pifs[_listeners[listener]->Pif].Connects;
         if (_flows.Count == _flows.Capacity)
@@ -164,7 +150,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         int index = _flows.Add(in key, in target, fd, listener, _loop.Now);
         _counters.UdpOpen++;
         _counters.UdpTotal++;
-        Result watched = _loop.Epoll.Watch(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
+        Result watched = _loop.Epoll.Add(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
         if (watched.Ok)
             return index;
         _limits.MadeRoom("watched descriptors", watched.Error);
@@ -178,85 +164,12 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         if (!socket.Ok)
             return socket;
         Sockets.SetBuffers(socket.Value, FlowBuffer);
-        _ = Sockets.SetRowsReceived(socket.Value).Ok;
+        _ = Sockets.SetSegmentsReceived(socket.Value).Ok;
         Result connected = Sockets.Connect(socket.Value, in target);
         if (connected.Ok)
             return socket;
         Descriptors.Close(socket.Value);
         return connected;
-    }
-
-    void SendToTarget(int index, int first, int count)
-    {
-        FlowTable.Flow* flow = _flows[index];
-        if (count == 1 && _asked.Segment(first) == 0)
-        {
-            // The usual case, and the cheapest call there is for it.
-            int length = _asked.Length(first);
-            Result sent = Sockets.Send(flow->Fd, _asked.Bytes(first), length);
-            if (sent.Ok)
-            {
-                _counters.DatagramsIn++;
-                _counters.BytesIn += length;
-            }
-            else
-            {
-                _counters.DatagramsDropped++;
-                Failed(index, sent.Error);
-            }
-
-            return;
-        }
-
-        _outgoing.Clear();
-        Pack(_asked, index, first, count, !flow->SingleIn, null, Address.Any);
-        bool all = _outgoing.Send(flow->Fd);
-        Errno error = Errno.None;
-        for (int i = 0; i < _outgoing.Count; i++)
-        {
-            ref readonly Outgoing.Parcel parcel = ref _outgoing[i];
-            Count(in parcel, ref _counters.DatagramsIn, ref _counters.BytesIn);
-            if (all)
-                continue;
-            flow->SingleIn |= parcel.RowRefused;
-            error = parcel.Error == Errno.None ? error : parcel.Error;
-        }
-
-        if (error != Errno.None)
-            Failed(index, error);
-    }
-
-    /// <summary>Puts datagrams of one flow into messages: as rows where their sizes allow.</summary>
-    void Pack(Datagrams batch, int flow, int first, int count, bool inRows, SocketAddress* to, Address from)
-    {
-        int end = first + count;
-        while (first < end)
-        {
-            int length = batch.Length(first), total = length, row = 1, segment = batch.Segment(first);
-            if (segment == 0 && inRows && _canSendRows && length > 0)
-            {
-                // All of one size, only the last may be shorter. A row can't hold an empty datagram.
-                for (int last = length; last == length && row < Outgoing.MostInRow && first + row < end; row++)
-                {
-                    last = batch.Length(first + row);
-                    total += last;
-                    if (last > length || last == 0 || total > Outgoing.MostBytesInRow || batch.Segment(first + row) != 0)
-                        break;
-                }
-
-                segment = row > 1 ? length : 0;
-            }
-
-            _outgoing.Add(flow, batch, first, row, segment, to, from);
-            first += row;
-        }
-    }
-
-    void Count(in Outgoing.Parcel parcel, ref long datagrams, ref long bytes)
-    {
-        datagrams += parcel.Datagrams - parcel.Lost;
-        bytes += parcel.Lost == 0 ? parcel.Bytes : parcel.Bytes / parcel.Datagrams * (parcel.Datagrams - parcel.Lost);
-        _counters.DatagramsDropped += parcel.Lost;
     }
 
     /// <summary>
@@ -275,84 +188,27 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     public void OnEvents(EventKey key, Events events)
     {
         if (key.IsOf(_flows.Generation(key.Index)))
-            Answer(key.Index);
+            ReceiveReplies(key.Index);
     }
 
-    /// <summary>Receives what a target has sent. It leaves at the end of the iteration, or when there is no more room.</summary>
-    void Answer(int index)
+    void ReceiveReplies(int index)
     {
-        int fd = _flows[index]->Fd;
-        Errno error = Errno.None;
-        for (int received = 0; received < FairShare;)
-        {
-            if (_answerCount == Batch)
-                Flush();
-            int room = Batch - _answerCount;
-            Result count = _answers.Receive(fd, _answerCount, room);
-            if (!count.Ok)
-            {
-                if (count.Is(Errno.EAGAIN))
-                    received = FairShare;
-                else if (!count.Is(Errno.EINTR))
-                    error = count.Error;
-                // What came before an error is still there.
-                received++;
-                continue;
-            }
-
+        UdpRelay.Received received = _relay.ReceiveReplies(index);
+        if (received.Any)
             _flows.Replied(index, _loop.Now);
-            for (int i = 0; i < count.Value; i++)
-                _answering[_answerCount++] = index;
-            if (count.Value < room)
-                break;
-            received += count.Value;
-            if (received >= FairShare && !_flows[index]->IsReady)
-                MakeReady(index);
-        }
-
-        if (error != Errno.None)
-            Failed(index, error);
-    }
-
-    void MakeReady(int index)
-    {
-        _flows[index]->IsReady = true;
-        _ready[_readyCount++] = new EventKey(_kind, index, _flows.Generation(index)).Word;
-    }
-
-    /// <summary>Sends the gathered answers to their clients, by the sockets and from the addresses that the clients know.</summary>
-    void Flush()
-    {
-        int count = _answerCount;
-        _answerCount = 0;
-        for (int i = 0; i < count;)
+        if (received.More && !_flows[index]->IsReady)
         {
-            int listener = _flows[_answering[i]]->Listener;
-            bool fromAny = _listeners[listener]->Address.IsWildcard;
-            _outgoing.Clear();
-            while (i < count && _flows[_answering[i]]->Listener == listener)
-            {
-                int index = _answering[i], first = i;
-                while (i < count && _answering[i] == index)
-                    i++;
-                FlowTable.Flow* flow = _flows[index];
-                Pack(_answers, index, first, i - first, !flow->SingleOut, &flow->Client, fromAny ? flow->Key.Local : Address.Any);
-            }
-
-            bool all = _outgoing.Send(_listeners[listener]->Fd);
-            for (int message = 0; message < _outgoing.Count; message++)
-            {
-                ref readonly Outgoing.Parcel parcel = ref _outgoing[message];
-                Count(in parcel, ref _counters.DatagramsOut, ref _counters.BytesOut);
-                if (!all && parcel.RowRefused)
-                    _flows[parcel.Owner]->SingleOut = true;
-            }
+            _flows[index]->IsReady = true;
+            _ready[_readyCount++] = new EventKey(_kind, index, _flows.Generation(index)).Word;
         }
+
+        if (received.Error != Errno.None)
+            Failed(index, received.Error);
     }
 
     /// <summary>
     /// A listening socket is about to be closed. Flows whose address and port another one serves go on there; the others
-    /// end, since their answers can't leave any more. False if there are more to end than is fair at a time.
+    /// end, since their replies can't leave any more. False if there are more to end than is fair at a time.
     /// </summary>
     public bool Leave(int listener)
     {
@@ -361,9 +217,9 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         for (int index = _flows.FirstOf(listener); index >= 0; index = next)
         {
             next = _flows[index]->Next;
-            int heir = Heir(listener, _flows[index]->Key.Local);
-            if (heir >= 0)
-                _flows.Move(index, heir);
+            int successor = Successor(listener, _flows[index]->Key.Local);
+            if (successor >= 0)
+                _flows.Move(index, successor);
             else if (ended++ < MostEnded)
                 End(index);
         }
@@ -372,30 +228,28 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     }
 
     /// <summary>Another listening socket in force that serves this address on the same port, or -1.</summary>
-    int Heir(int listener, Address local)
+    int Successor(int listener, Address local)
     {
         Listeners.Listener* old = _listeners[listener];
-        for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Port); i >= 0; i = _listeners.NextOnPort(i))
+        for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Local.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
             Listeners.Listener* other = _listeners[i];
-            if (i != listener && !other->Deaf && other->Rule[_tables.Active] >= 0
-                && (other->Address == local || other->DualStack || (other->Address.IsWildcard && other->Address.IsV4 == local.IsV4)))
-            {
+            if (i != listener && !other->Quiesced && other->Rule[_tables.Active] >= 0 && other->Local.Serves(local))
                 return i;
-            }
         }
 
         return -1;
     }
 
-    /// <summary>The flow that has been idle longest makes room.</summary>
+    /// <summary>A flow makes room for another.</summary>
     void Shed(Errno why)
     {
         _limits.MadeRoom("UDP flows", why);
-        if (_flows.Oldest < 0)
+        int first = _flows.FirstToGo();
+        if (first < 0)
             return;
         _counters.UdpShed++;
-        End(_flows.Oldest);
+        End(first);
     }
 
     /// <summary>Ends some flows that have been idle for a while, because something else needs what they hold.</summary>
@@ -403,25 +257,25 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     {
         for (int i = 0; i < MakeRoomFor; i++)
         {
-            int oldest = _flows.Oldest;
-            if (oldest < 0 || _loop.Now - _flows[oldest]->Moved < IdleEnough)
+            int first = _flows.IdleSince(_loop.Now - IdleEnough);
+            if (first < 0)
                 return;
             _counters.UdpShed++;
-            End(oldest);
+            End(first);
         }
     }
 
     void End(int index)
     {
-        // Its answers that are gathered already are still to go.
-        Flush();
+        // Its replies that are gathered already are still to go.
+        _relay.SendReplies();
         Descriptors.Close(_flows[index]->Fd);
         _flows.Remove(index);
         _counters.UdpOpen--;
         _limits.Released();
     }
 
-    public long Deadline => _answerCount > 0 || _readyCount > 0 ? 0 : _flows.Deadline;
+    public long Deadline => _relay.HasReplies || _readyCount > 0 ? 0 : _flows.Deadline;
 
     public void OnTime(long now)
     {
@@ -434,10 +288,10 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
             if (!key.IsOf(_flows.Generation(key.Index)))
                 continue;
             _flows[key.Index]->IsReady = false;
-            Answer(key.Index);
+            ReceiveReplies(key.Index);
         }
 
-        Flush();
+        _relay.SendReplies();
         for (int i = 0; i < MostEnded && _flows.Expired(now) is int expired and >= 0; i++)
             End(expired);
     }

@@ -1,33 +1,35 @@
+using System.Buffers.Binary;
+
 namespace Pesto.Linux;
 
 /// <summary>
-/// Messages put together from received datagrams, to be sent by one call. A message is one datagram, or a row of datagrams
-/// of one size that goes through the network stack as one and is cut apart at its end (UDP_SEGMENT).
+/// Messages put together from received datagrams, to be sent by one call. A message is one datagram, or segments: datagrams
+/// of one size that go through the network stack as one and are cut apart at its end (UDP_SEGMENT).
 /// </summary>
-public sealed unsafe class Outgoing
+public sealed unsafe class SendBatch
 {
-    /// <summary>The most datagrams that may go as one: older kernels take no more.</summary>
-    public const int MostInRow = 64;
+    /// <summary>The most segments of one message: older kernels take no more.</summary>
+    public const int MostSegments = 64;
 
-    /// <summary>The most bytes that may go as one: what one IP packet holds, with room for its headers.</summary>
-    public const int MostBytesInRow = 65_000;
+    /// <summary>The most bytes of all segments of a message: what one IP packet holds, with room for its headers.</summary>
+    public const int MostSegmentBytes = 65_000;
 
     const int ControlSize = 96;
     const int NoSignal = 0x4000, DontWait = 0x40;
 
     readonly NativeArray<MessageHeader> _headers;
     readonly NativeArray<byte> _controls;
-    readonly NativeArray<Parcel> _parcels;
+    readonly NativeArray<Message> _messages;
 
-    public Outgoing(int capacity)
+    public SendBatch(int capacity)
     {
         _headers = new(capacity);
         _controls = new(capacity * ControlSize);
-        _parcels = new(capacity);
+        _messages = new(capacity);
     }
 
     /// <summary>What became of a message.</summary>
-    public struct Parcel
+    public struct Message
     {
         /// <summary>Whose it is, as the caller said.</summary>
         public int Owner;
@@ -38,14 +40,14 @@ public sealed unsafe class Outgoing
         /// <summary>How many bytes it is.</summary>
         public int Bytes;
 
-        /// <summary>The size of each of a row, or 0.</summary>
-        public int Segment;
+        /// <summary>The size of each segment, of which the last may be shorter; 0 for a single datagram.</summary>
+        public int SegmentSize;
 
-        /// <summary>How many of them could not be sent.</summary>
+        /// <summary>How many of its datagrams could not be sent.</summary>
         public int Lost;
 
-        /// <summary>The kernel or the path does not take such rows: they went one by one.</summary>
-        public bool RowRefused;
+        /// <summary>The kernel or the path does not take segments: they went as datagrams, one by one.</summary>
+        public bool SegmentsRefused;
 
         /// <summary>Why the last that was lost could not be sent.</summary>
         public Errno Error;
@@ -53,35 +55,35 @@ public sealed unsafe class Outgoing
 
     public int Count { get; private set; }
 
-    public ref readonly Parcel this[int message] => ref _parcels[message];
+    public ref readonly Message this[int message] => ref _messages[message];
 
     public void Clear() => Count = 0;
 
-    /// <summary>Adds a message: places of a batch, which stay as they are until it is sent.</summary>
+    /// <summary>Adds a message: entries of a batch, which stay as they are until it is sent.</summary>
     /// <param name="owner">Whatever tells the caller whose it is.</param>
-    /// <param name="segment">The size of each datagram if they are to go as a row, or 0.</param>
+    /// <param name="segmentSize">The size of each segment, or 0 for a single datagram.</param>
     /// <param name="to">Where to, or null on a connected socket; stays where it is until the message is sent.</param>
     /// <param name="from">The local address to send from; "::" for the kernel's choice.</param>
-    public void Add(int owner, Datagrams batch, int first, int count, int segment, SocketAddress* to, Address from)
+    public void Add(int owner, ReceiveBatch batch, int first, int count, int segmentSize, SocketAddress* to, Address from)
     {
-        int message = Count++;
-        byte* control = _controls.Pointer + (message * ControlSize);
+        int index = Count++;
+        byte* control = _controls.Pointer + (index * ControlSize);
         int length = from.IsAny ? 0 : WriteSource(control, from, to->Scope);
-        ref Parcel parcel = ref _parcels[message];
-        parcel = new() { Owner = owner, Segment = segment };
+        ref Message message = ref _messages[index];
+        message = new() { Owner = owner, SegmentSize = segmentSize };
         for (int i = first; i < first + count; i++)
         {
-            parcel.Datagrams += batch.Held(i);
-            parcel.Bytes += batch.Length(i);
+            message.Datagrams += batch.Datagrams(i);
+            message.Bytes += batch.Length(i);
         }
 
-        if (segment != 0)
-            length += WriteSegment(control + length, segment);
-        _headers[message].Message = new()
+        if (segmentSize != 0)
+            length += WriteSegmentSize(control + length, segmentSize);
+        _headers[index].Message = new()
         {
             Name = to,
             NameLength = to == null ? 0 : to->Length,
-            Vectors = batch.Filled(first),
+            Vectors = batch.Vector(first),
             VectorCount = (nuint)count,
             Control = length == 0 ? null : control,
             ControlLength = (nuint)length,
@@ -102,19 +104,13 @@ public sealed unsafe class Outgoing
                 continue;
             }
 
-            ref Parcel parcel = ref _parcels[done];
             if (sent.Is(Errno.EINTR))
                 continue;
             all = false;
-            if (parcel.Segment != 0 && sent.Error is Errno.EINVAL or Errno.EMSGSIZE or Errno.EIO)
-            {
+            if (_messages[done].SegmentSize != 0 && sent.Error is Errno.EINVAL or Errno.EMSGSIZE or Errno.EIO)
                 SendOneByOne(fd, done);
-            }
             else
-            {
                 Lose(done, sent.Error);
-            }
-
             done++;
             // No room: what follows would find none either.
             while (sent.Is(Errno.EAGAIN) && done < Count)
@@ -124,36 +120,36 @@ public sealed unsafe class Outgoing
         return all;
     }
 
-    void Lose(int message, Errno error)
+    void Lose(int index, Errno error)
     {
-        ref Parcel parcel = ref _parcels[message];
-        parcel.Lost = parcel.Datagrams;
-        parcel.Error = error;
+        ref Message message = ref _messages[index];
+        message.Lost = message.Datagrams;
+        message.Error = error;
     }
 
-    /// <summary>A row whose datagrams are larger than the path takes whole, or that the device can't cut apart.</summary>
-    void SendOneByOne(int fd, int message)
+    /// <summary>Segments that are larger than the path takes whole, or that the device can't cut apart.</summary>
+    void SendOneByOne(int fd, int index)
     {
-        ref Parcel parcel = ref _parcels[message];
-        parcel.RowRefused = true;
-        MessageHeader.Inner single = _headers[message].Message;
-        single.ControlLength -= (nuint)WrittenSegment;
+        ref Message message = ref _messages[index];
+        message.SegmentsRefused = true;
+        MessageHeader.Inner single = _headers[index].Message;
+        single.ControlLength -= (nuint)SegmentSizeSpace;
         if (single.ControlLength == 0)
             single.Control = null;
         IoVector piece;
         single.Vectors = &piece;
         single.VectorCount = 1;
-        for (nuint i = 0; i < _headers[message].Message.VectorCount; i++)
+        for (nuint i = 0; i < _headers[index].Message.VectorCount; i++)
         {
-            IoVector* vector = _headers[message].Message.Vectors + i;
-            for (nuint at = 0; at < vector->Length; at += (nuint)parcel.Segment)
+            IoVector* vector = _headers[index].Message.Vectors + i;
+            for (nuint at = 0; at < vector->Length; at += (nuint)message.SegmentSize)
             {
-                piece = new() { Base = vector->Base + at, Length = Math.Min((nuint)parcel.Segment, vector->Length - at) };
+                piece = new() { Base = vector->Base + at, Length = Math.Min((nuint)message.SegmentSize, vector->Length - at) };
                 Result sent = Result.Of(Libc.sendmsg(fd, &single, NoSignal | DontWait));
                 if (sent.Ok)
                     continue;
-                parcel.Lost++;
-                parcel.Error = sent.Error;
+                message.Lost++;
+                message.Error = sent.Error;
             }
         }
     }
@@ -167,7 +163,7 @@ public sealed unsafe class Outgoing
             // struct in_pktinfo: interface (any), address to send from, unused.
             *header = new() { Length = (nuint)(sizeof(ControlHeader) + 12), Level = ControlHeader.Ip, Type = ControlHeader.IpPacketInfo };
             new Span<byte>(data, 12).Clear();
-            System.Buffers.Binary.BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(data + 4, 4), (uint)from.Low);
+            BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(data + 4, 4), (uint)from.Low);
         }
         else
         {
@@ -180,12 +176,12 @@ public sealed unsafe class Outgoing
         return ControlHeader.Space(header->Length);
     }
 
-    static int WrittenSegment => ControlHeader.Space((nuint)(sizeof(ControlHeader) + sizeof(ushort)));
+    static int SegmentSizeSpace => ControlHeader.Space((nuint)(sizeof(ControlHeader) + sizeof(ushort)));
 
-    static int WriteSegment(byte* at, int segment)
+    static int WriteSegmentSize(byte* at, int size)
     {
         *(ControlHeader*)at = new() { Length = (nuint)(sizeof(ControlHeader) + sizeof(ushort)), Level = ControlHeader.Udp, Type = ControlHeader.SegmentSize };
-        *(ushort*)(at + sizeof(ControlHeader)) = (ushort)segment;
-        return WrittenSegment;
+        *(ushort*)(at + sizeof(ControlHeader)) = (ushort)size;
+        return SegmentSizeSpace;
     }
 }

@@ -11,7 +11,7 @@ namespace Pesto.Forwarder.Udp;
 /// <param name="Scope">The interface that a link-local client belongs to, else 0.</param>
 /// <param name="Port">The port that we listen on.</param>
 /// <param name="Pif">The index of the pif that listens.</param>
-public readonly record struct FlowKey(Address Client, Address Local, uint Scope, ushort ClientPort, ushort Port, byte Pif)
+public readonly record struct UdpFlowKey(Address Client, Address Local, uint Scope, ushort ClientPort, ushort Port, byte Pif)
 {
     // Who does not know these can't choose ports so that many flows fall into one bucket.
     static readonly ulong Seed = (ulong)Random.Shared.NextInt64() << 1, OtherSeed = (ulong)Random.Shared.NextInt64() << 1;
@@ -22,7 +22,7 @@ public readonly record struct FlowKey(Address Client, Address Local, uint Scope,
     ulong Numbers => ((ulong)Scope << 32) | ((ulong)ClientPort << 16) | Port;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public bool Equals(FlowKey other) =>
+    public bool Equals(UdpFlowKey other) =>
         Client.Low == other.Client.Low && Numbers == other.Numbers && Client.High == other.Client.High
         && Local.Low == other.Local.Low && Local.High == other.Local.High && Pif == other.Pif;
 

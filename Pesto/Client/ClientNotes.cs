@@ -1,39 +1,9 @@
 namespace Pesto.Client;
 
-/// <summary>What --help and a wrong command line say.</summary>
-static class HelpText
+/// <summary>What the client's help says behind the options.</summary>
+static class ClientNotes
 {
-    public const string Usage = """
-        Usage: pesto [OPTION]... PATH
-               pesto serve [OPTION]...
-
-        Shows or changes the port forwarding tables of the passt, pasta or pesto whose
-        control socket is PATH.
-
-          -t, --tcp-ports SPEC   TCP ports of the host, into the namespace or guest
-          -u, --udp-ports SPEC   UDP ports of the host, likewise
-          -T, --tcp-ns SPEC      TCP ports of the namespace's loopback, out to the host
-          -U, --udp-ns SPEC      UDP ports of the namespace's loopback, likewise
-          -A, --add              what follows is added to the tables
-          -D, --delete           what follows is deleted from the tables
-          -C, --clear PIF        empty the table HOST (-t, -u) or SPLICE (-T, -U)
-          -s, --show             print the tables before and after the change
-              --json             print tables and outcome as JSON
-              --dry-run          have the change checked, and make none
-              --best-effort      keep the change though some ports can't be opened
-              --confirm SEC      undo the change unless it is confirmed within so many
-                                 seconds, by "y" on standard input
-              --check COMMAND    with --confirm: confirmed if this command succeeds
-              --no-probe         don't look whether ports are free before sending them to
-                                 a passt or pasta, which would not tell
-          -d, --debug            tell on standard error what happens
-          -h, --help             this text with more, and nothing else
-              --version          version and licence, and nothing else
-
-        """;
-
-    public const string Help = Usage + """
-
+    public const string Text = """
         Without any of -A to -U, the tables are printed. Those options are carried out in
         the order given, and sent as one update. Unless -A or -D comes before it, the
         first SPEC for a table replaces what is in that table, TCP and UDP.
@@ -74,6 +44,5 @@ static class HelpText
 
         "pesto serve" is the forwarder itself: see "pesto serve --help". For a control
         socket that is called "serve", write ./serve.
-
         """;
 }
