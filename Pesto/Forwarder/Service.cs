@@ -19,22 +19,20 @@ namespace Pesto.Forwarder;
 /// <summary>A running forwarder: puts the parts together, opens the first tables, runs the loop, cleans up.</summary>
 public sealed class Service
 {
-    /// <summary>Descriptors that are kept for what is no flow and no listening socket: log, control, pipes.</summary>
-    const int ReservedDescriptors = 128;
-
     const int MostDescriptors = 1 << 20;
 
     readonly ServeOptions _options;
     readonly Counters _counters = new();
     readonly EventLoop _loop = new();
-    readonly Backpressure _limits;
+    readonly DescriptorBudget _budget;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly TcpFlows _tcp;
+    readonly UdpFlows _udp;
+    readonly Acceptor _acceptor;
     readonly Transaction _transaction;
     readonly Statistics _statistics;
     readonly SelfForwarding? _selfForwarding;
-    readonly int _mostSockets;
     NamespaceThread? _otherSide;
     NamespaceWatch? _namespaceWatch;
 
@@ -56,7 +54,7 @@ public sealed class Service
 
         Processes.IgnoreBrokenPipes();
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
-        _mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
+        _budget = new(descriptors, options.UdpMaxFlows);
 
         CurrentNamespace own = new();
         NetworkNamespace host = options.NetnsPath is null ? own : EnterNamespace(options.NetnsPath);
@@ -65,20 +63,22 @@ public sealed class Service
             options.TargetV6 ?? options.TargetV4 ?? Address.LoopbackV6);
         _selfForwarding = host == own ? new(targets) : null;
 
-        _limits = new(_loop);
+        LimitLog limits = new(_loop, _counters, _budget);
         _tables = new(Pifs(host, own));
-        _listeners = new(_mostSockets);
+        _listeners = new(_budget);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
-        _tcp = new(_loop, _counters, _limits, descriptors / TcpFlows.DescriptorsEach, _mostSockets, times, settings.Keepalive);
-        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
-        UdpFlows udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, _mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
-        Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, udp, _limits, targets, _counters, _mostSockets);
-        _transaction = new(_loop, _tables, _listeners, acceptor, _counters, settings);
+        PipePool pipes = new(_budget);
+        _tcp = new(_loop, _counters, limits, _budget, _listeners, pipes, times, settings.Keepalive);
+        UdpFlowTable udpFlows = new(_budget.Most(DescriptorUse.UdpFlow), _listeners.Capacity, options.UdpTimeout, options.UdpStreamTimeout);
+        _udp = new(_loop, _counters, limits, _budget, _tables, _listeners, targets, udpFlows);
+        // Asked for descriptors in this order: idle pipes are made again in no time, UDP flows that have been idle may not be needed any more.
+        Backpressure backpressure = new(_budget, pipes, _udp);
+        _acceptor = new(_loop, _tables, _listeners, _tcp, _udp, backpressure, limits, _budget, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, _acceptor, _counters, settings);
         if (options.NetnsPath is not null)
-            _transaction.Scan = new(_loop, _tables, _listeners, acceptor, _transaction, targets, _counters, settings);
+            _transaction.Scan = new(_loop, _tables, _listeners, _acceptor, _transaction, targets, _counters, settings);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
-        _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -87,10 +87,12 @@ public sealed class Service
             return 1;
         Janitor? janitor = null;
         List<(string Path, Files.FileIdentity Identity)> ownFiles = [];
+        Session? session = null;
+        ControlSocket? control = null;
         if (_options.ControlPath is not null)
         {
-            Session session = new(_loop, _tables, _transaction, _options.ConfTimeout, _mostSockets, _selfForwarding);
-            ControlSocket control = new(_loop, session, new ListeningUnixSocket(_options.ControlPath), Namespaces.EveryUserIsMapped);
+            session = new(_loop, _tables, _transaction, _options.ConfTimeout, _budget.Most(DescriptorUse.ListeningExplicit), _selfForwarding);
+            control = new(_loop, session, new ListeningUnixSocket(_options.ControlPath), Namespaces.EveryUserIsMapped, _budget.Most(DescriptorUse.Control));
             ownFiles.Add(control.File);
         }
 
@@ -106,7 +108,9 @@ public sealed class Service
             if (!_options.NoSandbox)
                 janitor = EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
             Reexecution.Ready();
-            _loop.Run();
+            // Traffic first, then what changes where it goes, then those who ask for that.
+            ITimed?[] timers = [_tcp, _udp, _acceptor, _transaction, _transaction.Scan, session, control, _statistics];
+            _loop.Run(Array.FindAll(timers, timer => timer is not null)!);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");
             else
@@ -158,7 +162,7 @@ public sealed class Service
         // Both sides would be one, and a rule that keeps the port would lead back to itself, connection by connection.
         if (Files.Stat("/proc/self/ns/net", out Files.FileIdentity own).Ok && Files.Fstat(fd) == own)
             throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
-        NamespaceThread host = _otherSide = new();
+        NamespaceThread host = _otherSide = new(_budget.PoolSize);
         Result entered = Namespaces.EnterNetwork(fd);
         // Where it was seen before that there is a way, what gets lost on it is what a user who is not root may do.
         entered.OrThrow(entered.Is(Errno.EPERM) && !_options.NetnsOnly
@@ -212,8 +216,9 @@ public sealed class Service
         }
 
         int sockets = _tables.SocketsWanted(_tables.Shadow);
-        if (sockets > _mostSockets)
-            throw new RuleException($"{sockets} listening sockets are wanted, and {_mostSockets} are possible under the limit of descriptors");
+        int most = _budget.Most(DescriptorUse.ListeningExplicit);
+        if (sockets > most)
+            throw new RuleException($"{sockets} listening sockets are wanted, and {most} are possible under the limit of descriptors");
         if (_selfForwarding?.Find(_tables, _tables.Shadow) is string loops)
             throw new RuleException(loops);
 

@@ -66,7 +66,6 @@ public sealed unsafe class Scan : ITimed
         _targets = targets;
         _counters = counters;
         _settings = settings;
-        loop.AddTimed(this);
     }
 
     /// <summary>The set of tables whose rules are being scanned for.</summary>
@@ -255,7 +254,7 @@ public sealed unsafe class Scan : ITimed
             ref ListenRequest order = ref _orders[i];
             if (order.Outcome.Is(Errno.EADDRINUSE))
                 _transaction.TakeOver(side, _atPif, ref order);
-            int index = order.Outcome.Ok ? _listeners.Add(_atPif, in order) : -1;
+            int index = order.Outcome.Ok ? _listeners.Add(_atPif, in order, DescriptorUse.ListeningAuto) : -1;
             if (index >= 0)
             {
                 SetFailed(order.Local.Port, false);

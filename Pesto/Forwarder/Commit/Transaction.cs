@@ -32,6 +32,9 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
     const long LookAgainMilliseconds = 1;
 
+    /// <summary>How long connections that wait on a socket get for room to be served before it is closed: then they are reset.</summary>
+    const long ServingMilliseconds = 500;
+
     // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
     static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
     static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
@@ -77,7 +80,6 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         _acceptor = acceptor;
         _counters = counters;
         _settings = settings;
-        loop.AddTimed(this);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
         {
@@ -378,7 +380,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             int rule = _orderedBy[i];
             if (order.Outcome.Is(Errno.EADDRINUSE))
                 TakeOver(side, pif, ref order);
-            int index = order.Outcome.Ok ? _listeners.Add(pif, in order) : -1;
+            int index = order.Outcome.Ok ? _listeners.Add(pif, in order, DescriptorUse.ListeningExplicit) : -1;
             if (index >= 0)
             {
                 _listeners[index]->Rule[_tables.Shadow] = (short)rule;
@@ -557,6 +559,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         _acceptor.Disarm(index);
         if (listener->Quiesced)
             return;
+        listener->ServedUntil = _loop.Now + ServingMilliseconds;
         listener->Quiesced = Sockets.Quiesce(listener->Fd).Ok;
         // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
         // which they do after a second, and datagrams are taken until there is none for the moment.
@@ -634,6 +637,12 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         if (rule != null)
         {
             Acceptor.Accepted left = _acceptor.Accept(index, rule, Stride, isLast: true);
+            if (left == Acceptor.Accepted.Full && _loop.Now >= listener->ServedUntil)
+            {
+                _acceptor.CountReset(index);
+                left = Acceptor.Accepted.All;
+            }
+
             // What still gets datagrams may get them for ever.
             if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Quiesced))
                 return left;
