@@ -43,7 +43,10 @@ public class CommitBenchmarks
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
         UdpFlows udp = new(loop, counters, limits, budget, _tables, listeners, targets, new(budget.Most(DescriptorUse.UdpFlow), listeners.Capacity, 0, 0));
         Acceptor acceptor = new(loop, _tables, listeners, flows, udp, new(budget, pipes, udp), limits, budget, targets, counters);
-        _transaction = new(loop, _tables, listeners, acceptor, counters, default);
+        PortTakeover takeover = new(_tables, listeners);
+        ListenerOpener opener = new(_tables, listeners, takeover, counters, default);
+        ListenerCloser closer = new(loop, _tables, listeners, acceptor, takeover, counters);
+        _transaction = new(loop, _tables, listeners, acceptor, opener, closer, null, counters);
         Commit(First);
     }
 

@@ -79,7 +79,10 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         TcpFlows tcp = new(loop, counters, limits, budget, listeners, pipes, default, 0);
         UdpFlows udp = new(loop, counters, limits, budget, tables, listeners, targets, new(budget.Most(DescriptorUse.UdpFlow), listeners.Capacity, 30_000, 30_000));
         Acceptor acceptor = new(loop, tables, listeners, tcp, udp, new(budget, pipes, udp), limits, budget, targets, counters);
-        Transaction transaction = new(loop, tables, listeners, acceptor, counters, default);
+        PortTakeover takeover = new(tables, listeners);
+        ListenerOpener opener = new(tables, listeners, takeover, counters, default);
+        ListenerCloser closer = new(loop, tables, listeners, acceptor, takeover, counters);
+        Transaction transaction = new(loop, tables, listeners, acceptor, opener, closer, null, counters);
         Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
         byte[][] corpus = [.. Corpora.Updates];
         byte[] answer = new byte[256 * 1024];
@@ -121,7 +124,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
     /// <summary>A side on which every socket can be had, and none is one: sockets would cost more than all that is tried.</summary>
     sealed class Nowhere : NetworkNamespace
     {
-        public override Handshakes Handshakes { get; } = new();
+        public override HalfOpenConnections HalfOpen { get; } = new();
 
         public override ISocketList SocketList => throw new NotSupportedException();
 

@@ -30,6 +30,7 @@ public sealed class Service
     readonly TcpFlows _tcp;
     readonly UdpFlows _udp;
     readonly Acceptor _acceptor;
+    readonly AutoForward? _auto;
     readonly Transaction _transaction;
     readonly Statistics _statistics;
     readonly SelfForwarding? _selfForwarding;
@@ -75,9 +76,11 @@ public sealed class Service
         // Asked for descriptors in this order: idle pipes are made again in no time, UDP flows that have been idle may not be needed any more.
         Backpressure backpressure = new(_budget, pipes, _udp);
         _acceptor = new(_loop, _tables, _listeners, _tcp, _udp, backpressure, limits, _budget, targets, _counters);
-        _transaction = new(_loop, _tables, _listeners, _acceptor, _counters, settings);
-        if (options.NetnsPath is not null)
-            _transaction.Scan = new(_loop, _tables, _listeners, _acceptor, _transaction, targets, _counters, settings);
+        PortTakeover takeover = new(_tables, _listeners);
+        ListenerOpener opener = new(_tables, _listeners, takeover, _counters, settings);
+        ListenerCloser closer = new(_loop, _tables, _listeners, _acceptor, takeover, _counters);
+        _auto = options.NetnsPath is null ? null : new(_loop, _tables, _listeners, _acceptor, opener, closer, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, _acceptor, opener, closer, _auto, _counters);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
     }
 
@@ -109,7 +112,7 @@ public sealed class Service
                 janitor = EnterSandbox(CollectionsMarshal.AsSpan(ownFiles));
             Reexecution.Ready();
             // Traffic first, then what changes where it goes, then those who ask for that.
-            ITimed?[] timers = [_tcp, _udp, _acceptor, _transaction, _transaction.Scan, session, control, _statistics];
+            ITimed?[] timers = [_tcp, _udp, _acceptor, _transaction, _auto, session, control, _statistics];
             _loop.Run(Array.FindAll(timers, timer => timer is not null)!);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");
@@ -140,7 +143,7 @@ public sealed class Service
         {
             if (!opensMore)
                 break;
-            _ = pif.Listens.Handshakes;
+            _ = pif.Listens.HalfOpen;
             if (pif.Capabilities.HasFlag(Capabilities.Scan))
                 _ = pif.Connects.SocketList;
         }
@@ -183,7 +186,11 @@ public sealed class Service
             return [new(Pif.Host, Pif.HostName, both, host, target)];
         // What listens in a target that is an address can't be found out.
         both |= Capabilities.Scan;
-        return [new(Pif.Host, Pif.HostName, both, host, target), new(Pif.Splice, Pif.SpliceName, both, target, host)];
+        return
+        [
+            new(Pif.Host, Pif.HostName, both, host, target) { Clients = new(_options.ClientAddress, _options.ClientAddressMark) },
+            new(Pif.Splice, Pif.SpliceName, both, target, host),
+        ];
     }
 
     /// <summary>Reads the specifiers of the command line and opens what they want; says what can't be had.</summary>
@@ -231,7 +238,7 @@ public sealed class Service
     unsafe bool ReportFailures()
     {
         bool strict = false;
-        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+        foreach (ref readonly ListenFailure failure in _transaction.Failures)
         {
             Rule* rule = _tables.Rule(failure.Pif, _tables.Active, failure.Rule);
             strict |= !rule->IsWeak;

@@ -516,7 +516,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
         Flush();
     }
 
-    void WriteOutcome(MessageType type, ReadOnlySpan<Transaction.Failure> failures, int count)
+    void WriteOutcome(MessageType type, ReadOnlySpan<ListenFailure> failures, int count)
     {
         Span<byte> to = _output.Span[_outputLength..];
         int at = Transactions.HeadSize;
@@ -529,7 +529,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
         BinaryPrimitives.WriteUInt32BigEndian(to[at..], (uint)count);
         BinaryPrimitives.WriteUInt32BigEndian(to[(at + 4)..], (uint)failures.Length);
         at += Transactions.OutcomeSize;
-        foreach (ref readonly Transaction.Failure failure in failures)
+        foreach (ref readonly ListenFailure failure in failures)
         {
             Transactions.WriteEntry(to[at..], _tables.Pifs[failure.Pif].Number, (uint)failure.Rule, failure.Port, failure.Error);
             at += Transactions.EntrySize;
@@ -541,7 +541,7 @@ public sealed unsafe class Session : IEventHandler, ITimed
 
     void LogFailures()
     {
-        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+        foreach (ref readonly ListenFailure failure in _transaction.Failures)
             Log.Warn($"{BindFailure.Text(in *_tables.Rule(failure.Pif, _tables.Active, failure.Rule), failure.Port, failure.Error)}");
         if (_transaction.FailureCount > _transaction.Failures.Length)
             Log.Warn($"and {_transaction.FailureCount - _transaction.Failures.Length} more ports");

@@ -4,6 +4,7 @@ using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
+using Pesto.Rules;
 
 namespace Pesto.Forwarder.Tcp;
 
@@ -56,7 +57,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     /// <summary>Ends that are dry and wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
     readonly TimeoutList _loading;
-    readonly int _keepalive;
+    readonly TargetSocket _targetSocket;
     readonly int _kind;
     int _readyCount;
 
@@ -77,7 +78,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _idle = new(capacity, times.Idle);
         _halfClosed = new(capacity, times.HalfClosed);
         _loading = new(capacity * 2, Patience);
-        _keepalive = keepalive;
+        _targetSocket = new(keepalive);
         _kind = loop.AddHandler(this);
     }
 
@@ -174,31 +175,34 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public const int DescriptorsEach = 2;
 
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
+    /// <param name="peer">The client.</param>
     /// <param name="listener">The listening socket that it came from.</param>
     /// <param name="use">What it is counted as: the budget can take it.</param>
     /// <returns>False where there is no more of something, so that another connection from the same socket would fare no better now.</returns>
-    public bool Add(int client, int listener, DescriptorUse use, NetworkNamespace side, in SocketAddress target)
+    public bool Add(int client, in SocketAddress peer, int listener, DescriptorUse use, Tables.PifEntry pif, in SocketAddress wanted)
     {
-        Result socket = side.Tcp(target.Family);
-        if (!socket.Ok)
+        SocketAddress target = wanted;
+        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
+        if (source.Is == SocketSource.Kind.None)
         {
-            bool exhausted = LimitLog.IsExhaustion(socket.Error);
+            Refuse(client, in target, Errno.EADDRNOTAVAIL);
+            return true;
+        }
+
+        Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
+        if (fd < 0)
+        {
+            bool exhausted = LimitLog.IsExhaustion(connected.Error);
             if (exhausted)
-                _limits.Reached("sockets to targets", socket.Error);
+                _limits.Reached("sockets to targets", connected.Error);
             Shed(client);
             return !exhausted;
         }
 
-        int fd = socket.Value;
-        if (_keepalive != 0)
-            _ = Sockets.SetKeepalive(fd, _keepalive).Ok;
-        if (side.Paces(fd) && target.Address.IsLoopback)
-            _ = CongestionControl.Reno.ApplyTo(fd).Ok;
-        Result connected = Sockets.Connect(fd, in target);
         if (!connected.Ok && !connected.Is(Errno.EINPROGRESS))
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
+            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
             {
                 _limits.Reached("local ports towards a target", connected.Error);
                 Shed(client);
