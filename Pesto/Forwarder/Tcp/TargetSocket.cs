@@ -25,15 +25,15 @@ sealed class TargetSocket(int keepalive)
     }
 
     /// <param name="target">By the client's rule; what was connected to in the end.</param>
-    /// <param name="isBound">The source was not left to the kernel.</param>
+    /// <param name="kind">Of the source that was tried last.</param>
     /// <param name="result">The socket, or the error.</param>
-    public Outcome Open(Tables.PifEntry pif, in SocketAddress client, ref SocketAddress target, out bool isBound, out Result result)
+    public Outcome Open(Tables.PifEntry pif, in SocketAddress client, ref SocketAddress target, out SocketSource.Kind kind, out Result result)
     {
         SocketSource source = pif.Clients.For(IpProtocol.Tcp, in client, ref target);
         result = default;
         while (true)
         {
-            isBound = source.Is != SocketSource.Kind.KernelsChoice;
+            kind = source.Is;
             if (source.Is == SocketSource.Kind.None)
                 return Outcome.NoSource;
             result = pif.Connects.Tcp(target.Family);
