@@ -1,10 +1,9 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// A child that waits for the end of this process, of whatever kind it is, and then removes files: in folders of a user
-/// that this process has stopped to be. It keeps root's rights to files and no other, can do nothing with files but remove what
-/// is beside those, and makes no other system calls. It is a copy made by fork(2) that does nothing but a few system calls, and holds
-/// nothing but two pipe ends.
+/// A child that removes files when this process has ended, in whatever way: in folders in which this process, which has changed its user,
+/// may remove nothing. It keeps CAP_DAC_OVERRIDE and CAP_FOWNER, is behind the same Landlock rules, which leave removing files in those
+/// folders, and behind a filter of system calls of its own. It is made by fork(2) and makes a few system calls; two ends of pipes are open.
 /// </summary>
 public sealed unsafe class Janitor
 {
@@ -20,11 +19,11 @@ public sealed unsafe class Janitor
     }
 
     /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
-    /// <param name="landlock">What it may do with files; null if the kernel can't tell it.</param>
-    /// <returns>Null if no process or pipe is to be had.</returns>
+    /// <param name="landlock">What it may do with files; null where the kernel has no Landlock.</param>
+    /// <returns>Null if there is no process or pipe left.</returns>
     public static Janitor? Start(Landlock? landlock, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own)
     {
-        // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
+        // Nothing is allocated in the child: fork copies one thread, and a lock that another held would never be released.
         byte[][] texts = new byte[own.Length][];
         Files.FileIdentity[] files = new Files.FileIdentity[own.Length];
         for (int i = 0; i < own.Length; i++)
