@@ -77,7 +77,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
         Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
         Transaction transaction = new(loop, tables, listeners, acceptor, counters, default);
-        Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
+        Session session = new(loop, tables, transaction, Timeout, MostSockets, null);
         byte[][] corpus = [.. Corpora.Updates];
         byte[] answer = new byte[256 * 1024];
         new Inputs(output, 1_000).Try((ref Chance chance) =>
@@ -88,7 +88,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             (int theirs, int ours) = Pair.Open(Pair.Stream | Pair.NonBlocking);
             Pair.Say(ours, bytes.Span);
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
-            session.Begin(theirs, default);
+            session.Begin(theirs, default, Timeout, _ => loop.Stop());
             if (!session.IsIdle)
                 loop.Run();
             Assert.True(session.IsIdle);
