@@ -41,7 +41,10 @@ public class CommitBenchmarks
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
         UdpFlows udp = new(loop, counters, limits, _tables, listeners, targets, new(16, 3 * Sockets, 0, 0));
         Acceptor acceptor = new(loop, _tables, listeners, flows, udp, limits, targets, counters, 3 * Sockets);
-        _transaction = new(loop, _tables, listeners, acceptor, counters, default);
+        PortTakeover takeover = new(_tables, listeners);
+        ListenerOpener opener = new(_tables, listeners, takeover, counters, default);
+        ListenerCloser closer = new(_tables, listeners, acceptor, takeover, counters);
+        _transaction = new(loop, _tables, listeners, acceptor, opener, closer, null, counters);
         Commit(First);
     }
 

@@ -76,7 +76,10 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         TcpFlows tcp = new(loop, counters, limits, 64, 1024, default, 0);
         UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
         Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
-        Transaction transaction = new(loop, tables, listeners, acceptor, counters, default);
+        PortTakeover takeover = new(tables, listeners);
+        ListenerOpener opener = new(tables, listeners, takeover, counters, default);
+        ListenerCloser closer = new(tables, listeners, acceptor, takeover, counters);
+        Transaction transaction = new(loop, tables, listeners, acceptor, opener, closer, null, counters);
         Session session = new(loop, tables, transaction, Timeout, MostSockets, null);
         byte[][] corpus = [.. Corpora.Updates];
         byte[] answer = new byte[256 * 1024];
@@ -90,7 +93,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
             session.Begin(theirs, default, Timeout, _ => loop.Stop());
             if (!session.IsIdle)
-                loop.Run();
+                loop.Run([limits, tcp, udp, transaction, session.Timer]);
             Assert.True(session.IsIdle);
             Assert.Equal(tables.SocketsWanted(tables.Active), listeners.Count);
             Hear(ours, answer);
@@ -118,7 +121,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
     /// <summary>A side on which every socket can be had, and none is one: sockets would cost more than all that is tried.</summary>
     sealed class Nowhere : NetworkNamespace
     {
-        public override Handshakes Handshakes { get; } = new();
+        public override HalfOpenConnections HalfOpen { get; } = new();
 
         public override ISocketList SocketList => throw new NotSupportedException();
 

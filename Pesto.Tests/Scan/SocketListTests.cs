@@ -98,8 +98,14 @@ public sealed class SocketListTests
     {
         List<BoundSocket> all = [];
         list.Begin(protocol, family).OrThrow("listing sockets");
-        while (list.Next(out BoundSocket socket).OrThrow("listing sockets") > 0)
+        while (true)
+        {
+            Result next = list.Next(out BoundSocket socket);
+            if (next.Is(Pesto.Linux.Errno.EAGAIN))
+                continue;
+            if (next.OrThrow("listing sockets") == 0)
+                return all;
             all.Add(socket);
-        return all;
+        }
     }
 }

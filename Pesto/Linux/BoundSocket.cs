@@ -29,7 +29,10 @@ public interface ISocketList
     /// <summary>Begins to list those of a protocol (6 or 17) and family; what was left of the last list is given up.</summary>
     Result Begin(byte protocol, ushort family);
 
-    /// <summary>1 and the next socket, or 0 at the end of the list; never waits. Sockets that open and close meanwhile may hide others.</summary>
+    /// <summary>
+    /// 1 and the next socket, or 0 at the end of the list, or EAGAIN: not yet, call again. Any other error: the list breaks off here. Makes
+    /// one system call at most and never waits. Sockets that open and close meanwhile may hide others.
+    /// </summary>
     Result Next(out BoundSocket socket);
 }
 

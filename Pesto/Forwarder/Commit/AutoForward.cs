@@ -13,60 +13,81 @@ namespace Pesto.Forwarder.Commit;
 /// twice a second, and within each transaction, so that what listens is reachable when that ends.
 /// What the forwarder itself listens on counts for nothing: otherwise each direction would forward to the other.
 /// </summary>
-public sealed unsafe class Scan : ITimed
+/// <remarks>
+/// A list of sockets that is read in parts can miss one, and one that breaks off misses all that would follow. So a scan only adds, in a
+/// transaction as outside: a socket that is open stays open until two scans in a row that were complete have not found its service.
+/// </remarks>
+public sealed unsafe class AutoForward : ITimed
 {
     const long Interval = 500;
 
     /// <summary>TCP and UDP, of IPv4 and IPv6 each.</summary>
     const int ListsOfPif = 4;
 
-    /// <summary>Sockets of the target that are looked at before traffic has its turn.</summary>
+    /// <summary>Sockets, of the target or our own, that are looked at before traffic has its turn; and those that are closed.</summary>
     const int Stride = 64;
+    const int ClosingStride = 16;
 
-    /// <summary>A list that is read in parts can miss a socket once; a listening socket goes when its service is missing twice in a row.</summary>
+    /// <summary>Complete scans that don't find the service of a socket until that is closed.</summary>
     const uint RoundsToStay = 2;
 
     readonly EventLoop _loop;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly Acceptor _acceptor;
-    readonly Transaction _transaction;
+    readonly ListenerOpener _opener;
+    readonly ListenerCloser _closer;
     readonly Targets _targets;
     readonly Counters _counters;
-    readonly SocketSettings _settings;
     readonly ISocketList?[] _lists = new ISocketList?[Tables.PifCount];
-    readonly ListenRequest[] _orders = new ListenRequest[NetworkNamespace.MostListeners];
-    readonly int[] _orderedBy = new int[NetworkNamespace.MostListeners];
 
     // One bit for each pif, protocol and port that could not be opened, and of which it was said.
     readonly NativeArray<ulong> _failed = new(Tables.PifCount * 2 * 65536 / 64);
 
     long _nextAt = long.MaxValue;
-    bool _underWay;
-    bool _incomplete;
+    Work _work;
+    bool _isSuspended;
+
+    // The last scan read all lists to their ends; and so far, this one did.
+    bool _isComplete;
+    bool _isWhole;
+
     bool _anyWanted;
     uint _round;
-    int _ordered;
 
     // Where the scan has got to: which of a pif's lists (TCP and UDP of either family) is being read.
     int _atPif;
     int _atList;
     bool _reading;
 
-    // Which listening socket is looked at next, when what is gone is being closed; else -1.
-    int _atSocket = -1;
+    // Which listening socket is looked at next.
+    int _atSocket;
 
-    public Scan(EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, Transaction transaction, Targets targets, Counters counters, SocketSettings settings)
+    public AutoForward(
+        EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, ListenerOpener opener, ListenerCloser closer, Targets targets, Counters counters)
     {
         _loop = loop;
         _tables = tables;
         _listeners = listeners;
         _acceptor = acceptor;
-        _transaction = transaction;
+        _opener = opener;
+        _closer = closer;
         _targets = targets;
         _counters = counters;
-        _settings = settings;
-        loop.AddTimed(this);
+    }
+
+    enum Work
+    {
+        None,
+
+        /// <summary>Finding sockets that are open and that the rules cover.</summary>
+        Keeping,
+
+        /// <summary>Reading the lists of the target's sockets and opening what is missing.</summary>
+        Adding,
+
+        /// <summary>Closing sockets whose service is gone.</summary>
+        Closing,
     }
 
     /// <summary>The set of tables whose rules are being scanned for.</summary>
@@ -77,58 +98,110 @@ public sealed unsafe class Scan : ITimed
 
     public int Opened { get; private set; }
 
-    // While a transaction changes what is wanted, it scans by itself.
-    public long Deadline => !_transaction.IsSettled ? long.MaxValue : _underWay || _atSocket >= 0 ? 0 : _nextAt;
+    public long Deadline => _isSuspended ? long.MaxValue : _work != Work.None ? 0 : _nextAt;
+
+    /// <summary>A transaction changes what is wanted, and calls <see cref="Begin(int)"/> and <see cref="Step"/> by itself.</summary>
+    public void Suspend() => _isSuspended = true;
+
+    /// <summary>What is wanted is settled again.</summary>
+    public void Resume() => _isSuspended = false;
 
     public void OnTime(long now)
     {
-        if (!_underWay && _atSocket < 0)
-            Begin(_tables.Active);
-        if (_underWay && Step() && !_incomplete)
-            _atSocket = 0;
-        if (!_underWay)
-            CloseWhatIsGone();
+        if (_work == Work.None)
+            Begin(_tables.Active, Work.Adding);
+        if (_work == Work.Closing)
+            CloseSome();
+        else if (Step() && _isComplete)
+            (_work, _atSocket) = (Work.Closing, 0);
     }
 
     /// <summary>Begins to open what the "auto" rules of a set of tables want; a scan that was under way is given up.</summary>
-    public void Begin(int set)
+    public void Begin(int set) => Begin(set, Work.Keeping);
+
+    void Begin(int set, Work first)
     {
+        // One that was given up, or that could not read all lists, says nothing about what is gone.
+        if (_isComplete)
+            _round++;
         Set = set;
         Found = Opened = 0;
-        _ordered = _atPif = 0;
-        _atList = _atSocket = -1;
-        _reading = _incomplete = _anyWanted = false;
-        _underWay = true;
-        _round++;
+        _atPif = _atSocket = 0;
+        _atList = -1;
+        _reading = _anyWanted = false;
+        _isComplete = false;
+        _isWhole = true;
+        _work = first;
     }
 
     /// <summary>Goes on for a bounded time; true at the end of the scan.</summary>
     public bool Step()
     {
+        if (_work == Work.Keeping)
+        {
+            KeepSome();
+            return false;
+        }
+
         for (int looked = 0; looked < Stride; looked++)
         {
             if (!_reading && !BeginNextList())
             {
-                _underWay = false;
+                _work = Work.None;
+                _isComplete = _isWhole;
                 _counters.Scans++;
                 _nextAt = _anyWanted ? _loop.Now + Interval : long.MaxValue;
                 return true;
             }
 
             Result next = _lists[_atPif]!.Next(out BoundSocket socket);
-            if (next.Ok && next.Value > 0)
+            if (next.Is(Errno.EAGAIN))
+                break;
+            if (next is { Ok: true, Value: > 0 })
             {
                 Consider(in socket);
                 continue;
             }
 
-            _incomplete |= !next.Ok;
+            _isWhole &= next.Ok;
             _reading = false;
             Open();
         }
 
         Open();
         return false;
+    }
+
+    /// <summary>Sockets that the new tables cover stay open, whatever rule has wanted them. Rolled back, those of the old tables have their rule still.</summary>
+    void KeepSome()
+    {
+        int end = Math.Min(_atSocket + Stride, _listeners.High);
+        for (; _atSocket < end; _atSocket++)
+        {
+            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Quiesced)
+                continue;
+            if (_listeners[_atSocket]->Rule[Set] >= 0)
+                _listeners[_atSocket]->Seen = _round;
+            else if (Set == _tables.Shadow && Covering(_atSocket) is >= 0 and int rule && Keep(_atSocket, rule))
+                Found++;
+        }
+
+        if (_atSocket >= _listeners.High)
+            _work = Work.Adding;
+    }
+
+    /// <summary>The "auto" rule that wants just this socket if there is a service, or -1.</summary>
+    int Covering(int index)
+    {
+        Listeners.Listener* listener = _listeners[index];
+        ReadOnlySpan<Rule> rules = _tables.Rules(listener->Pif, Set);
+        for (int i = 0; i < rules.Length; i++)
+        {
+            if (rules[i].IsScan && rules[i].Covers(listener->Local.Port) && rules[i].At(listener->Local.Port) == listener->Local)
+                return i;
+        }
+
+        return -1;
     }
 
     /// <summary>False if there is none left to read.</summary>
@@ -147,7 +220,7 @@ public sealed unsafe class Scan : ITimed
                 if (begun.Ok)
                     return true;
                 // A kernel without IPv6 has no such list.
-                _incomplete |= !begun.Is(Errno.ENOENT);
+                _isWhole &= begun.Is(Errno.ENOENT);
             }
         }
 
@@ -181,10 +254,10 @@ public sealed unsafe class Scan : ITimed
                 continue;
             ListenAddress local = rule.At((ushort)port);
             int found = _listeners.Find(_atPif, in local);
-            if (found < 0)
-                Order(in local, i);
-            else if (Keep(found, i))
-                Found++;
+            if (found >= 0)
+                Found += Keep(found, i) ? 1 : 0;
+            else
+                Want(i, in local);
         }
     }
 
@@ -229,65 +302,47 @@ public sealed unsafe class Scan : ITimed
         return true;
     }
 
-    void Order(in ListenAddress local, int position)
+    /// <summary>Services of both families want the same socket: the batch has it once.</summary>
+    void Want(int rule, in ListenAddress local)
     {
-        // Services of both families want the same socket.
-        for (int i = 0; i < _ordered; i++)
-        {
-            if (_orderedBy[i] == position && _orders[i].Local.Port == local.Port)
-                return;
-        }
-
-        _orderedBy[_ordered] = position;
-        _orders[_ordered++] = new() { Local = local, Settings = _settings };
-        if (_ordered == NetworkNamespace.MostListeners)
+        _opener.Add(_atPif, rule, in local);
+        if (_opener.IsFull)
             Open();
     }
 
     void Open()
     {
-        if (_ordered == 0)
+        if (_opener.IsEmpty)
             return;
-        NetworkNamespace side = _tables.Pifs[_atPif].Listens;
-        side.Listen(_orders.AsSpan(0, _ordered));
-        for (int i = 0; i < _ordered; i++)
+        _opener.Begin();
+        _ = _opener.End(wait: true);
+        foreach (ref readonly ListenerOpener.Wanted wanted in _opener.Results)
         {
-            ref ListenRequest order = ref _orders[i];
-            if (order.Outcome.Is(Errno.EADDRINUSE))
-                _transaction.TakeOver(side, _atPif, ref order);
-            int index = order.Outcome.Ok ? _listeners.Add(_atPif, in order) : -1;
-            if (index >= 0)
+            if (wanted.Index < 0)
             {
-                SetFailed(order.Local.Port, false);
-                _ = Keep(index, _orderedBy[i]);
-                Opened++;
-                _counters.SocketsOpened++;
+                Fail(in wanted);
                 continue;
             }
 
-            if (order.Outcome.Ok)
-            {
-                Descriptors.Close(order.Outcome.Value);
-                order.Outcome = Result.From(Errno.EMFILE);
-            }
-
-            Fail(_orderedBy[i], in order);
+            _ = SetFailed(wanted.Local.Port, false);
+            _ = Keep(wanted.Index, wanted.Rule);
+            Opened++;
         }
 
-        _ordered = 0;
+        _opener.Clear();
     }
 
     /// <summary>It is tried again with every scan, and told once.</summary>
-    void Fail(int position, in ListenRequest order)
+    void Fail(in ListenerOpener.Wanted wanted)
     {
-        if (SetFailed(order.Local.Port, true))
+        if (SetFailed(wanted.Local.Port, true))
             return;
         _counters.SocketsFailed++;
-        Rule* rule = _tables.Rule(_atPif, Set, position);
+        Rule* rule = _tables.Rule(_atPif, Set, wanted.Rule);
         if (rule->IsWeak)
-            Log.Debug($"{BindFailure.Text(in *rule, order.Local.Port, order.Outcome.Error)}");
+            Log.Debug($"{BindFailure.Text(in *rule, wanted.Local.Port, wanted.Error)}");
         else
-            Log.Warn($"{BindFailure.Text(in *rule, order.Local.Port, order.Outcome.Error)}");
+            Log.Warn($"{BindFailure.Text(in *rule, wanted.Local.Port, wanted.Error)}");
     }
 
     /// <summary>Notes whether a port could be opened, and gives what was noted before.</summary>
@@ -302,29 +357,25 @@ public sealed unsafe class Scan : ITimed
     }
 
     /// <summary>After a scan, goes on for a bounded time to close what has no service any more.</summary>
-    void CloseWhatIsGone()
+    void CloseSome()
     {
-        int closed = 0;
-        for (; _atSocket >= 0 && closed < NetworkNamespace.MostListeners; _atSocket++)
+        int end = Math.Min(_atSocket + Stride, _listeners.High);
+        for (int closed = 0; _atSocket < end && closed < ClosingStride; _atSocket++)
         {
-            int i = _atSocket;
-            if (i >= _listeners.High)
-            {
-                _atSocket = -1;
-                return;
-            }
-
-            if (!_listeners.Exists(i))
+            if (!_listeners.Exists(_atSocket))
                 continue;
-            Listeners.Listener* listener = _listeners[i];
+            Listeners.Listener* listener = _listeners[_atSocket];
             int rule = listener->Rule[_tables.Active];
             // What the other tables want too is for the transaction to decide.
             if (rule < 0 || listener->Rule[_tables.Shadow] >= 0 || !_tables.Rule(listener->Pif, _tables.Active, rule)->IsScan)
                 continue;
             if (!listener->Quiesced && _round - listener->Seen < RoundsToStay)
                 continue;
-            _ = _transaction.Retire(i);
+            _ = _closer.Close(_atSocket);
             closed++;
         }
+
+        if (_atSocket >= _listeners.High)
+            _work = Work.None;
     }
 }

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using Pesto.Forwarder.Accepting;
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
-using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
@@ -12,8 +11,21 @@ namespace Pesto.Forwarder.Commit;
 /// <summary>
 /// Makes the shadow tables the active ones, a slice at a time between iterations of the loop. Sockets that both want
 /// are stolen: they go on as they are. What only the new tables want is opened before the switch; what only the old
-/// ones want is parked until the end and then retired: it gets no new connections, those that wait or are just being made
-/// are served by their old rule, and only then it is closed. Rolling back is the same in the other direction.
+/// ones want is parked until the end and then closed: it gets no new connections, those that wait or are just being made
+/// are served by their old rule, and only then it goes. Rolling back is the same in the other direction.
+/// <code>
+///             Apply             switch                           Commit
+///      Idle --------> Opening --------+                    +----------------------+
+///       ^                |            |                    |                      |
+///       |            AddingAuto ------+--> Arming ----> Applied                   |
+///       |                ^                 |    |          |                      |
+///       |                +-----------------|----|----------+                      |
+///       |                  switch back     |    |       Rollback                  |
+///       |                                  |    +-----------------------------+   |
+///       |                                  |      commit at once, rolled back |   |
+///       |                                  v                                  v   v
+///       +------ Closing &lt;---- DrainingHandshakes &lt;----------------------- Quiescing
+/// </code>
 /// </summary>
 public sealed unsafe class Transaction : ITimed, IEventHandler
 {
@@ -24,27 +36,19 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     const int Stride = 64;
     const int ClosingStride = 8;
 
-    const int MostFailures = 1024;
     const long RetryMilliseconds = 10;
-
-    /// <summary>How long connections that are just being made to a socket get to become complete before it is closed: enough for a lost packet to be sent again.</summary>
-    const long SettlingMilliseconds = 2000;
-
     const long LookAgainMilliseconds = 1;
-
-    // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
-    static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
-    static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
 
     readonly EventLoop _loop;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly Acceptor _acceptor;
+    readonly ListenerOpener _opener;
+    readonly ListenerCloser _closer;
+    readonly HandshakeDrain _handshakes;
+    readonly AutoForward? _auto;
     readonly Counters _counters;
-    readonly SocketSettings _settings;
-    readonly NativeArray<Failure> _failures = new(MostFailures);
-    readonly ListenRequest[] _orders = new ListenRequest[NetworkNamespace.MostListeners];
-    readonly int[] _orderedBy = new int[NetworkNamespace.MostListeners];
+    readonly ListenFailures _failures;
 
     Phase _phase;
     Action? _whenDone;
@@ -58,26 +62,20 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     int _atPort;
     int _atSocket;
 
-    // How many sockets are being opened, and for which pif.
-    int _ordered;
-    int _orderedFor;
-
-    // A bit for every pif of which TCP sockets are about to be closed, and until when that may be put off.
-    int _deafened;
-    long _settleUntil;
-
-    // Of the weak rule whose ports are being opened.
-    (int Pif, int Rule, int Count, Errno Error) _weakFailures;
-
-    public Transaction(EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, Counters counters, SocketSettings settings)
+    /// <param name="auto">Finds the ports that "auto" rules want; null where there can be none.</param>
+    public Transaction(
+        EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, ListenerOpener opener, ListenerCloser closer, AutoForward? auto, Counters counters)
     {
         _loop = loop;
         _tables = tables;
         _listeners = listeners;
         _acceptor = acceptor;
+        _opener = opener;
+        _closer = closer;
+        _handshakes = new(tables, listeners);
+        _auto = auto;
         _counters = counters;
-        _settings = settings;
-        loop.AddTimed(this);
+        _failures = new(tables);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
         {
@@ -89,55 +87,37 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     enum Phase
     {
         /// <summary>No transaction.</summary>
-        None,
+        Idle,
 
         /// <summary>Finding and opening what the shadow tables want.</summary>
         Opening,
 
         /// <summary>The same for ports that are wanted only while something listens in the target.</summary>
-        Scanning,
+        AddingAuto,
 
         /// <summary>The switch is made; sockets begin to be served by their new rules.</summary>
         Arming,
 
-        /// <summary>Applied: waits for commit or rollback.</summary>
+        /// <summary>Waits for commit or rollback.</summary>
         Applied,
 
         /// <summary>What the active tables do not want gets no new connections any more.</summary>
-        Deafening,
+        Quiescing,
 
         /// <summary>Handshakes that were under way by then come to their end.</summary>
-        Settling,
+        DrainingHandshakes,
 
-        /// <summary>Closing what the active tables do not want.</summary>
-        Retiring,
+        /// <summary>Serving what is queued on sockets that the active tables do not want, and closing them.</summary>
+        Closing,
     }
 
-    /// <summary>A listening socket that a table wants and that could not be opened.</summary>
-    public struct Failure
-    {
-        public int Pif;
-        public int Rule;
-        public ushort Port;
-        public Errno Error;
-    }
+    public bool IsIdle => _phase == Phase.Idle;
 
-    public bool IsIdle => _phase == Phase.None;
+    /// <summary>How many sockets could not be opened; see <see cref="ListenFailures"/>.</summary>
+    public int FailureCount => _failures.Count;
 
-    /// <summary>What is wanted is not about to change: no transaction, or one that waits for commit or rollback.</summary>
-    public bool IsSettled => _phase is Phase.None or Phase.Applied;
-
-    /// <summary>Finds the ports that "auto" rules want; null where there can be none.</summary>
-    public Scan? Scan { get; set; }
-
-    /// <summary>
-    /// How many sockets could not be opened. Those of weak rules don't count, unless such a rule got none at all, which
-    /// counts once.
-    /// </summary>
-    public int FailureCount { get; private set; }
-
-    /// <summary>The first of them, at most 1,024.</summary>
-    public ReadOnlySpan<Failure> Failures => _failures.Span[..Math.Min(FailureCount, MostFailures)];
+    /// <summary>The first of them.</summary>
+    public ReadOnlySpan<ListenFailure> Failures => _failures.First;
 
     public int Opened { get; private set; }
 
@@ -149,13 +129,15 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <param name="commit">Commit as soon as it is applied, and call back only when all is over.</param>
     public void Apply(bool commit, Action whenDone)
     {
-        Debug.Assert(_phase == Phase.None, "one transaction at a time");
-        FailureCount = Opened = Stolen = Closed = 0;
+        Debug.Assert(_phase == Phase.Idle, "one transaction at a time");
+        Opened = Stolen = Closed = 0;
+        _failures.Clear();
         _atPif = _atRule = _atPort = 0;
-        _weakFailures = default;
         _endAtOnce = commit;
         _isRollback = false;
         _whenDone = whenDone;
+        // While it changes what is wanted, services are looked for as part of it.
+        _auto?.Suspend();
         Enter(Phase.Opening);
     }
 
@@ -165,7 +147,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         Debug.Assert(_phase == Phase.Applied, "nothing to commit");
         _counters.Commits++;
         _whenDone = whenDone;
-        BeginRetiring();
+        BeginClosing();
     }
 
     /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
@@ -174,33 +156,34 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         Debug.Assert(_phase == Phase.Applied, "nothing to roll back");
         _counters.Rollbacks++;
         _isRollback = true;
+        _auto?.Suspend();
         _tables.Switch();
         _whenDone = whenDone;
-        BeginScan(_tables.Active);
+        BeginAuto(_tables.Active);
     }
 
-    void BeginRetiring()
+    void BeginClosing()
     {
-        _settleUntil = _loop.Now + SettlingMilliseconds;
-        _deafened = 0;
-        Enter(Phase.Deafening);
+        _auto?.Suspend();
+        _handshakes.Clear();
+        Enter(Phase.Quiescing);
     }
 
     /// <summary>Carries out a whole commit without a loop: at start-up, when there is no traffic yet.</summary>
     public void RunToEnd()
     {
-        while (_phase != Phase.None)
+        while (_phase != Phase.Idle)
         {
-            if (_ordered > 0)
-                TakeOrdered(wait: true);
+            if (_opener.IsUnderWay)
+                TakeOpened(wait: true);
             OnTime(_loop.Now);
         }
     }
 
-    /// <summary>What was ordered is there.</summary>
+    /// <summary>What was to be opened is there.</summary>
     public void OnEvents(EventKey key, Events events)
     {
-        if (_ordered > 0)
+        if (_opener.IsUnderWay)
             _wakeAt = 0;
     }
 
@@ -208,7 +191,14 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     {
         _phase = next;
         _atSocket = 0;
-        _wakeAt = next is Phase.None or Phase.Applied ? long.MaxValue : 0;
+        _wakeAt = next is Phase.Idle or Phase.Applied ? long.MaxValue : 0;
+    }
+
+    void End(Phase next)
+    {
+        Enter(next);
+        _auto?.Resume();
+        _whenDone?.Invoke();
     }
 
     public long Deadline => _wakeAt;
@@ -235,22 +225,25 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             case Phase.Opening:
                 OpenSome();
                 break;
-            case Phase.Scanning:
-                ScanSome();
+            case Phase.AddingAuto:
+                AddSomeAuto();
                 break;
             case Phase.Arming:
                 ArmSome();
                 break;
-            case Phase.Deafening:
-                DeafenSome();
+            case Phase.Quiescing:
+                QuiesceSome(now);
                 break;
-            case Phase.Settling:
-                Settle(now);
+            case Phase.DrainingHandshakes:
+                if (_handshakes.Step(now))
+                    Enter(Phase.Closing);
+                else
+                    _wakeAt = _handshakes.Deadline;
                 break;
-            case Phase.Retiring:
-                RetireSome(now);
+            case Phase.Closing:
+                CloseSome(now);
                 break;
-            case Phase.None:
+            case Phase.Idle:
             case Phase.Applied:
             default:
                 _wakeAt = long.MaxValue;
@@ -261,14 +254,13 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>Looks up what the shadow tables want, until as many sockets are missing as are opened at once, or the tables end.</summary>
     void OpenSome()
     {
-        if (_ordered > 0)
+        if (_opener.IsUnderWay)
         {
-            TakeOrdered(wait: false);
+            TakeOpened(wait: false);
             return;
         }
 
         int shadow = _tables.Shadow;
-        int count = 0;
         int looked = 0;
         while (_atPif < _tables.Pifs.Length)
         {
@@ -278,14 +270,14 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             {
                 _atPif++;
                 _atRule = 0;
-                if (count == 0)
+                if (_opener.IsEmpty)
                     continue;
-                // The sockets of one order are all of one side.
-                Open(pif, count);
+                // The sockets of one batch are all of one pif.
+                Open();
                 return;
             }
 
-            // Which of its ports an "auto" rule wants, the scan finds out.
+            // Which of its ports an "auto" rule wants is found out in the next phase.
             ref readonly Rule rule = ref rules[_atRule];
             if (rule.IsScan)
             {
@@ -311,190 +303,81 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             }
             else
             {
-                _orderedBy[count] = _atRule;
-                _orders[count++] = new() { Local = local, Settings = _settings };
+                _opener.Add(pif, _atRule, in local);
             }
 
             _atPort++;
-            if (count == NetworkNamespace.MostListeners || ++looked == Stride)
+            if (_opener.IsFull || ++looked == Stride)
             {
-                Open(pif, count);
+                Open();
                 return;
             }
         }
 
-        BeginScan(shadow);
+        BeginAuto(shadow);
     }
 
-    void BeginScan(int set)
+    void Open()
     {
-        Enter(Phase.Scanning);
-        Scan?.Begin(set);
-    }
-
-    void ScanSome()
-    {
-        if (Scan is not null)
-        {
-            if (!Scan.Step())
-                return;
-            Stolen += Scan.Found;
-            Opened += Scan.Opened;
-        }
-
-        // Rolling back has switched already. What was parked is served again now: what happens to the new sockets may take a while.
-        if (_isRollback)
-            Enter(Phase.Arming);
-        else
-            Switch();
-    }
-
-    void Open(int pif, int count)
-    {
-        if (count == 0)
+        if (_opener.IsEmpty)
             return;
-        _ordered = count;
-        _orderedFor = pif;
-        _tables.Pifs[pif].Listens.BeginListen(_orders.AsSpan(0, count));
-        TakeOrdered(wait: false);
+        _opener.Begin();
+        TakeOpened(wait: false);
     }
 
-    /// <summary>Takes over the sockets that were ordered, if they are there; otherwise an event will tell.</summary>
-    void TakeOrdered(bool wait)
+    /// <summary>Takes over the sockets that were opened, if they are there; otherwise an event will tell.</summary>
+    void TakeOpened(bool wait)
     {
-        int count = _ordered, pif = _orderedFor;
-        NetworkNamespace side = _tables.Pifs[pif].Listens;
-        if (!side.EndListen(_orders.AsSpan(0, count), wait))
+        if (!_opener.End(wait))
         {
             // An event tells, unless a flow needs sockets of the same thread meanwhile: then it waits for the thread itself, and takes the event.
             _wakeAt = _loop.Now + LookAgainMilliseconds;
             return;
         }
 
-        _ordered = 0;
-        for (int i = 0; i < count; i++)
+        foreach (ref readonly ListenerOpener.Wanted wanted in _opener.Results)
         {
-            ref ListenRequest order = ref _orders[i];
-            int rule = _orderedBy[i];
-            if (order.Outcome.Is(Errno.EADDRINUSE))
-                TakeOver(side, pif, ref order);
-            int index = order.Outcome.Ok ? _listeners.Add(pif, in order) : -1;
-            if (index >= 0)
+            if (wanted.Index < 0)
             {
-                _listeners[index]->Rule[_tables.Shadow] = (short)rule;
-                Opened++;
-                _counters.SocketsOpened++;
-                // The old rule may be meant by what comes to the new socket already.
-                if (order.Handover && _acceptor.RuleInForce(index) != null)
-                    _acceptor.Arm(index);
+                _counters.SocketsFailed++;
+                _failures.Add(_opener.Pif, wanted.Rule, wanted.Local.Port, wanted.Error);
                 continue;
             }
 
-            if (order.Outcome.Ok)
-            {
-                Descriptors.Close(order.Outcome.Value);
-                order.Outcome = Result.From(Errno.EMFILE);
-            }
-
-            AddFailure(pif, rule, order.Local.Port, order.Outcome.Error);
+            Listeners.Listener* listener = _listeners[wanted.Index];
+            listener->Rule[_tables.Shadow] = (short)wanted.Rule;
+            Opened++;
+            // The old rule may be meant by what comes to the new socket already.
+            if (listener->Handover && _acceptor.RuleInForce(wanted.Index) != null)
+                _acceptor.Arm(wanted.Index);
         }
+
+        _opener.Clear();
     }
 
-    /// <summary>
-    /// A port that is taken, perhaps by a socket of ours that the new tables do not want and that overlaps the new one.
-    /// Both must listen at the same time: for the moment of the bind both share the port, and no longer, so that nobody
-    /// else can.
-    /// </summary>
-    public void TakeOver(NetworkNamespace side, int pif, ref ListenRequest order)
+    void BeginAuto(int set)
     {
-        int old = 0;
-        for (int i = _listeners.FirstOnPort(pif, order.Local.Protocol, order.Local.Port); i >= 0; i = _listeners.NextOnPort(i))
-        {
-            if (_listeners[i]->Local.Overlaps(in order.Local) && Sockets.SetReusePort(_listeners[i]->Fd, true).Ok)
-                old++;
-        }
-
-        if (old == 0)
-            return;
-        order.Handover = true;
-        side.Listen(new Span<ListenRequest>(ref order));
-        if (order.Outcome.Ok)
-            _ = Sockets.SetReusePort(order.Outcome.Value, false).Ok;
-        for (int i = _listeners.FirstOnPort(pif, order.Local.Protocol, order.Local.Port); i >= 0; i = _listeners.NextOnPort(i))
-        {
-            Listeners.Listener* listener = _listeners[i];
-            if (!listener->Local.Overlaps(in order.Local))
-                continue;
-            _ = Sockets.SetReusePort(listener->Fd, false).Ok;
-            listener->Handover |= order.Outcome.Ok;
-        }
+        Enter(Phase.AddingAuto);
+        _auto?.Begin(set);
     }
 
-    /// <summary>
-    /// Ends what a handover leaves behind. The kernel remembers of a TCP port that the last socket bound to it shares it, and
-    /// asks no further, though none has the option any more: another socket of the same user that wants to share could join
-    /// unseen. Any socket bound without the option makes it forget, so one is bound and closed that is in conflict with none
-    /// that is there. Next to the wildcards of both families there is no such socket: there other processes of the same user,
-    /// and of nobody else, could share the port if they ask for it, until one of the sockets is closed.
-    /// </summary>
-    void ForgetHandover(int pif, ushort port)
+    void AddSomeAuto()
     {
-        Span<ListenRequest> orders =
-        [
-            new() { Local = new(IpProtocol.Tcp, Unused4, IsDualStack: false, default, port), OnlyBind = true },
-            new() { Local = new(IpProtocol.Tcp, Unused6, IsDualStack: false, default, port), OnlyBind = true, Settings = new(FreeBind: true, Keepalive: 0) },
-        ];
-        _tables.Pifs[pif].Listens.Listen(orders);
-        bool forgotten = false;
-        foreach (ref ListenRequest order in orders)
+        if (_auto is not null)
         {
-            if (!order.Outcome.Ok)
-                continue;
-            Descriptors.Close(order.Outcome.Value);
-            forgotten = true;
-        }
-
-        // If it is remembered still, the next socket of the port to be closed makes room for another try.
-        for (int i = _listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = _listeners.NextOnPort(i))
-        {
-            if (_listeners[i]->Rule[_tables.Active] >= 0)
-                _listeners[i]->Handover = !forgotten;
-        }
-    }
-
-    bool HadHandover(int pif, IpProtocol protocol, ushort port)
-    {
-        for (int i = _listeners.FirstOnPort(pif, protocol, port); i >= 0; i = _listeners.NextOnPort(i))
-        {
-            if (_listeners[i]->Handover)
-                return true;
-        }
-
-        return false;
-    }
-
-    void AddFailure(int pif, int rule, ushort port, Errno error)
-    {
-        _counters.SocketsFailed++;
-        Rule* wanted = _tables.Rule(pif, _tables.Shadow, rule);
-        if (wanted->IsWeak)
-        {
-            int before = _weakFailures.Pif == pif && _weakFailures.Rule == rule ? _weakFailures.Count : 0;
-            _weakFailures = (pif, rule, before + 1, error);
-            if (before + 1 < wanted->Ports)
+            if (!_auto.Step())
                 return;
-            port = wanted->First;
+            Stolen += _auto.Found;
+            Opened += _auto.Opened;
         }
 
-        if (FailureCount < MostFailures)
-            _failures[FailureCount] = new() { Pif = pif, Rule = rule, Port = port, Error = error };
-        FailureCount++;
-    }
+        // Rolling back has switched already. What was parked is served again now: what happens to the new sockets may take a while.
+        if (!_isRollback)
+        {
+            _tables.Switch();
+            _counters.SocketsStolen += Stolen;
+        }
 
-    void Switch()
-    {
-        _tables.Switch();
-        _counters.SocketsStolen += Stolen;
         Enter(Phase.Arming);
     }
 
@@ -513,88 +396,38 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
         if (_atSocket < _listeners.High)
             return;
-        if (_isRollback)
+        if (!_isRollback && !_endAtOnce)
         {
-            BeginRetiring();
+            End(Phase.Applied);
             return;
         }
 
-        if (_endAtOnce)
-        {
+        if (!_isRollback)
             _counters.Commits++;
-            BeginRetiring();
-            return;
-        }
-
-        Enter(Phase.Applied);
-        _whenDone?.Invoke();
+        BeginClosing();
     }
 
-    void DeafenSome()
+    void QuiesceSome(long now)
     {
         int end = Math.Min(_atSocket + Stride, _listeners.High);
         for (; _atSocket < end; _atSocket++)
         {
-            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Rule[_tables.Active] >= 0)
+            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Rule[_tables.Active] >= 0 || _listeners[_atSocket]->Local.Protocol != IpProtocol.Tcp)
                 continue;
-            if (_listeners[_atSocket]->Local.Protocol != IpProtocol.Tcp)
-                continue;
-            Deafen(_atSocket);
-            _deafened |= 1 << _listeners[_atSocket]->Pif;
+            _closer.Quiesce(_atSocket);
+            _handshakes.Add(_listeners[_atSocket]->Pif);
         }
 
         if (_atSocket < _listeners.High)
             return;
-        Enter(_deafened != 0 ? Phase.Settling : Phase.Retiring);
-        // A packet that was being handled on another processor when the socket became deaf gets this time to show as a handshake.
-        if (_deafened != 0)
-            _wakeAt = _loop.Now + LookAgainMilliseconds;
-    }
-
-    void Deafen(int index)
-    {
-        Listeners.Listener* listener = _listeners[index];
-        _acceptor.Disarm(index);
-        if (listener->Quiesced)
+        Enter(_handshakes.IsNeeded ? Phase.DrainingHandshakes : Phase.Closing);
+        if (!_handshakes.IsNeeded)
             return;
-        listener->Quiesced = Sockets.Quiesce(listener->Fd).Ok;
-        // Bound to an interface already, an ordinary user can't bind it to another: then new connections are left to try again,
-        // which they do after a second, and datagrams are taken until there is none for the moment.
-        if (!listener->Quiesced && listener->Local.Protocol == IpProtocol.Tcp)
-            listener->Quiesced = listener->QuiescedByHops = Sockets.DropNewConnections(listener->Fd, listener->Local.Family).Ok;
+        _handshakes.Begin(now);
+        _wakeAt = _handshakes.Deadline;
     }
 
-    /// <summary>Goes on once no handshake is under way with a socket that is about to be closed: closing would reset a client that takes itself for connected.</summary>
-    void Settle(long now)
-    {
-        for (int pif = 0; now < _settleUntil && pif < _tables.Pifs.Length; pif++)
-        {
-            if ((_deafened & 1 << pif) == 0)
-                continue;
-            Handshakes handshakes = _tables.Pifs[pif].Listens.Handshakes;
-            for (handshakes.Begin(); handshakes.Next(out ushort port);)
-            {
-                if (HasDeaf(pif, port))
-                    _wakeAt = now + LookAgainMilliseconds;
-            }
-        }
-
-        if (_wakeAt == 0)
-            Enter(Phase.Retiring);
-    }
-
-    bool HasDeaf(int pif, ushort port)
-    {
-        for (int i = _listeners.FirstOnPort(pif, IpProtocol.Tcp, port); i >= 0; i = _listeners.NextOnPort(i))
-        {
-            if (_listeners[i]->Quiesced)
-                return true;
-        }
-
-        return false;
-    }
-
-    void RetireSome(long now)
+    void CloseSome(long now)
     {
         int end = Math.Min(_atSocket + ClosingStride, _listeners.High);
         for (; _atSocket < end; _atSocket++)
@@ -606,48 +439,19 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             {
                 listener->Rule[_tables.Shadow] = -1;
                 _acceptor.Arm(_atSocket);
+                continue;
             }
-            else
-            {
-                Acceptor.Accepted left = Retire(_atSocket);
-                if (left == Acceptor.Accepted.Full)
-                    _wakeAt = now + RetryMilliseconds;
-                if (left != Acceptor.Accepted.All)
-                    return;
-            }
+
+            Acceptor.Accepted left = _closer.Close(_atSocket);
+            if (left == Acceptor.Accepted.Full)
+                _wakeAt = now + RetryMilliseconds;
+            if (left != Acceptor.Accepted.All)
+                return;
+            Closed++;
         }
 
         if (_atSocket < _listeners.High)
             return;
-        Enter(Phase.None);
-        _whenDone?.Invoke();
-    }
-
-    /// <summary>Closes a socket, but first serves what waits on it, a piece at a time: it is closed when the outcome is that all was accepted.</summary>
-    public Acceptor.Accepted Retire(int index)
-    {
-        Listeners.Listener* listener = _listeners[index];
-        Deafen(index);
-        Rule* rule = _acceptor.RuleInForce(index);
-        if (rule == null && listener->Rule[_tables.Shadow] >= 0)
-            rule = _tables.Rule(listener->Pif, _tables.Shadow, listener->Rule[_tables.Shadow]);
-        if (rule != null)
-        {
-            Acceptor.Accepted left = _acceptor.Accept(index, rule, Stride, isLast: true);
-            // What still gets datagrams may get them for ever.
-            if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Quiesced))
-                return left;
-        }
-
-        if (!_acceptor.Leave(index))
-            return Acceptor.Accepted.Some;
-        (IpProtocol protocol, int pif, ushort port) = (listener->Local.Protocol, listener->Pif, listener->Local.Port);
-        bool handover = HadHandover(pif, protocol, port);
-        _listeners.Close(index);
-        if (handover && protocol == IpProtocol.Tcp)
-            ForgetHandover(pif, port);
-        Closed++;
-        _counters.SocketsClosed++;
-        return Acceptor.Accepted.All;
+        End(Phase.Idle);
     }
 }

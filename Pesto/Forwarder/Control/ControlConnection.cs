@@ -52,7 +52,6 @@ sealed unsafe class ControlConnection : IEventHandler, ITimed
         _user = user;
         _output = new(mostOutput);
         _kind = loop.AddHandler(this);
-        loop.AddTimed(this);
     }
 
     enum State

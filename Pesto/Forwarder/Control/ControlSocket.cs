@@ -27,7 +27,6 @@ public sealed class ControlSocket : IEventHandler, ITimed
         Sockets.Listen(_socket.Fd, Backlog).OrThrow($"listening on {_socket.Path}");
         _kind = loop.AddHandler(this);
         Arm().OrThrow($"watching {_socket.Path}");
-        loop.AddTimed(this);
     }
 
     /// <summary>Where the socket is in the file system, and which file it is.</summary>

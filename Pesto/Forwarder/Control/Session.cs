@@ -107,6 +107,9 @@ public sealed class Session : IControlConnectionUser
 
     public long Timeout => _timeout;
 
+    /// <summary>What has a deadline while there is a client.</summary>
+    public ITimed Timer => _connection;
+
     /// <summary>Gives a client its turn.</summary>
     /// <param name="patience">Milliseconds for each of its steps.</param>
     /// <param name="whenOver">Called when the client is gone and the next may begin, with true if it stalled.</param>
@@ -387,7 +390,7 @@ public sealed class Session : IControlConnectionUser
         _whenOver?.Invoke(stalled);
     }
 
-    PortFailure[] Named(ReadOnlySpan<Transaction.Failure> failures)
+    PortFailure[] Named(ReadOnlySpan<ListenFailure> failures)
     {
         PortFailure[] named = new PortFailure[failures.Length];
         for (int i = 0; i < named.Length; i++)
@@ -397,7 +400,7 @@ public sealed class Session : IControlConnectionUser
 
     unsafe void LogFailures()
     {
-        foreach (ref readonly Transaction.Failure failure in _transaction.Failures)
+        foreach (ref readonly ListenFailure failure in _transaction.Failures)
             Log.Warn($"{BindFailure.Text(in *_tables.Rule(failure.Pif, _tables.Active, failure.Rule), failure.Port, failure.Error)}");
         if (_transaction.FailureCount > _transaction.Failures.Length)
             Log.Warn($"and {_transaction.FailureCount - _transaction.Failures.Length} more ports");

@@ -49,7 +49,7 @@ public sealed class NamespaceThread : NetworkNamespace
         Run,
     }
 
-    public override Handshakes Handshakes { get; } = new();
+    public override HalfOpenConnections HalfOpen { get; } = new();
 
     public override ISocketList SocketList
     {

@@ -45,8 +45,8 @@ public abstract class NetworkNamespace
     /// <summary>Lists the sockets of this namespace.</summary>
     public abstract ISocketList SocketList { get; }
 
-    /// <summary>TCP connections to this namespace that are just being made.</summary>
-    public abstract Handshakes Handshakes { get; }
+    /// <summary>TCP connections to this namespace whose handshake is under way.</summary>
+    public abstract HalfOpenConnections HalfOpen { get; }
 
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
@@ -59,10 +59,10 @@ public sealed class CurrentNamespace : NetworkNamespace
 
     public override ISocketList SocketList => _list ??= SocketLists.Open();
 
-    Handshakes? _handshakes;
+    HalfOpenConnections? _halfOpen;
 
     // Not before it is needed: the thread comes into its namespace after the side is made.
-    public override Handshakes Handshakes => _handshakes ??= new();
+    public override HalfOpenConnections HalfOpen => _halfOpen ??= new();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 

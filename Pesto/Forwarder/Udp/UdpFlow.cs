@@ -18,8 +18,11 @@ public struct UdpFlow
     /// <summary>The listening socket by which replies leave.</summary>
     public int Listener;
 
-    /// <summary>The target has sent something.</summary>
-    public bool IsReplied;
+    /// <summary>The index of the interface that the client's last request came by; 0 if the listening socket does not tell.</summary>
+    public uint Interface;
+
+    /// <summary>How far the conversation has come.</summary>
+    public UdpFlowStage Stage;
 
     /// <summary>The path to the target takes no segments.</summary>
     public bool OnlySinglesIn;
@@ -39,4 +42,17 @@ public struct UdpFlow
     // Its neighbours among the flows of the same listening socket, or -1.
     public int Next;
     public int Previous;
+}
+
+/// <summary>How far the conversation of a flow has come. When there are too many, flows of an earlier stage end first.</summary>
+public enum UdpFlowStage : byte
+{
+    /// <summary>The client has sent something. Anybody can make these in any number, with source addresses that are made up.</summary>
+    Requested,
+
+    /// <summary>The target has sent something.</summary>
+    Replied,
+
+    /// <summary>After that, the client has sent something again: so it exists, and goes by what it received.</summary>
+    Conversing,
 }

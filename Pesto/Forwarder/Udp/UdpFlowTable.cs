@@ -9,12 +9,17 @@ namespace Pesto.Forwarder.Udp;
 /// </summary>
 public sealed unsafe class UdpFlowTable
 {
+    /// <summary>One in so many flows may be without a reply before such flows make room for each other.</summary>
+    const int UnrepliedShare = 4;
+
     readonly Slots<UdpFlow> _slots;
     readonly NativeArray<int> _buckets;
     readonly NativeArray<int> _ofListener;
     readonly int _mask;
-    readonly TimeoutList _unreplied;
-    readonly TimeoutList _replied;
+
+    // By stage; in each, who has been idle longest is first.
+    readonly TimeoutList[] _idle;
+    int _unreplied;
 
     /// <param name="capacity">The most flows at a time.</param>
     /// <param name="listeners">The most listening sockets at a time.</param>
@@ -31,8 +36,7 @@ public sealed unsafe class UdpFlowTable
         _buckets.Span.Fill(-1);
         _ofListener = new(listeners);
         _ofListener.Span.Fill(-1);
-        _unreplied = new(capacity, unreplied);
-        _replied = new(capacity, replied);
+        _idle = [new(capacity, unreplied), new(capacity, replied), new(capacity, replied)];
     }
 
     public UdpFlow* this[int index] => _slots[index];
@@ -68,7 +72,8 @@ public sealed unsafe class UdpFlowTable
         flow->NextInBucket = bucket;
         bucket = index;
         Join(index, listener);
-        _unreplied.Start(index, now);
+        Idle(UdpFlowStage.Requested).Start(index, now);
+        _unreplied++;
         return index;
     }
 
@@ -80,7 +85,9 @@ public sealed unsafe class UdpFlowTable
             link = &_slots[*link]->NextInBucket;
         *link = flow->NextInBucket;
         Leave(index);
-        Idle(flow).Stop(index);
+        Idle(flow->Stage).Stop(index);
+        if (flow->Stage == UdpFlowStage.Requested)
+            _unreplied--;
         _slots.Return(index);
     }
 
@@ -117,50 +124,94 @@ public sealed unsafe class UdpFlowTable
             _slots[flow->Next]->Previous = flow->Previous;
     }
 
-    TimeoutList Idle(UdpFlow* flow) => flow->IsReplied ? _replied : _unreplied;
+    TimeoutList Idle(UdpFlowStage stage) => _idle[(int)stage];
 
     /// <summary>Something came from the client.</summary>
     public void Requested(int index, long now)
     {
-        UdpFlow* flow = _slots[index];
-        if (flow->Moved == now)
-            return;
-        flow->Moved = now;
-        Idle(flow).Restart(index, now);
+        if (_slots[index]->Stage == UdpFlowStage.Replied)
+            Advance(index, UdpFlowStage.Conversing, now);
+        else
+            Touch(index, now);
     }
 
     /// <summary>Something came from the target.</summary>
     public void Replied(int index, long now)
     {
-        UdpFlow* flow = _slots[index];
-        if (flow->IsReplied)
+        if (_slots[index]->Stage != UdpFlowStage.Requested)
         {
-            Requested(index, now);
+            Touch(index, now);
             return;
         }
 
-        _unreplied.Stop(index);
-        _replied.Start(index, now);
-        flow->IsReplied = true;
+        Advance(index, UdpFlowStage.Replied, now);
+        _unreplied--;
+    }
+
+    void Touch(int index, long now)
+    {
+        UdpFlow* flow = _slots[index];
+        if (flow->Moved == now)
+            return;
+        flow->Moved = now;
+        Idle(flow->Stage).Restart(index, now);
+    }
+
+    void Advance(int index, UdpFlowStage stage, long now)
+    {
+        UdpFlow* flow = _slots[index];
+        Idle(flow->Stage).Stop(index);
+        Idle(stage).Start(index, now);
+        flow->Stage = stage;
         flow->Moved = now;
     }
 
     /// <summary>When the next flow's time is over, or long.MaxValue.</summary>
-    public long Deadline => Math.Min(_unreplied.Deadline, _replied.Deadline);
-
-    /// <summary>A flow whose time is over, or -1.</summary>
-    public int Expired(long now) =>
-        _unreplied.Deadline <= now ? _unreplied.First : _replied.Deadline <= now ? _replied.First : -1;
-
-    /// <summary>The flow that has been idle longest, or -1.</summary>
-    public int Oldest
+    public long Deadline
     {
         get
         {
-            int one = _unreplied.First, other = _replied.First;
-            if (one < 0 || other < 0)
-                return Math.Max(one, other);
-            return _slots[one]->Moved <= _slots[other]->Moved ? one : other;
+            long first = long.MaxValue;
+            foreach (TimeoutList idle in _idle)
+                first = Math.Min(first, idle.Deadline);
+            return first;
         }
+    }
+
+    /// <summary>A flow whose time is over, or -1.</summary>
+    public int Expired(long now)
+    {
+        foreach (TimeoutList idle in _idle)
+        {
+            if (idle.Deadline <= now)
+                return idle.First;
+        }
+
+        return -1;
+    }
+
+    /// <summary>
+    /// The flow to end when there are too many, or -1. Where many requests get no reply, their flows make room for each other, and
+    /// for nobody else's loss; but they keep a share, so that clients that come at once do not end each other before they
+    /// get their reply. Of equals, the one that has been idle longest goes.
+    /// </summary>
+    public int FirstToGo()
+    {
+        int unreplied = Idle(UdpFlowStage.Requested).First, replied = Idle(UdpFlowStage.Replied).First;
+        if (unreplied >= 0 && (replied < 0 || _unreplied >= Count / UnrepliedShare))
+            return unreplied;
+        return replied >= 0 ? replied : Idle(UdpFlowStage.Conversing).First;
+    }
+
+    /// <summary>One that has been idle since a time, in milliseconds of the loop's clock, or -1; of the earliest stage first.</summary>
+    public int IdleSince(long time)
+    {
+        foreach (TimeoutList idle in _idle)
+        {
+            if (idle.First >= 0 && _slots[idle.First]->Moved <= time)
+                return idle.First;
+        }
+
+        return -1;
     }
 }
