@@ -341,6 +341,18 @@ public sealed class LeastPrivilegeTests
     static List<Dictionary<string, string>> Threads(BackgroundProcess process) => Threads(process.Id);
 
     static List<Dictionary<string, string>> Threads(int process) =>
-        [.. Directory.GetDirectories($"/proc/{process}/task").Order().Select(thread => File.ReadLines($"{thread}/status")
-            .Select(line => line.Split(':', 2)).ToDictionary(parts => parts[0], parts => parts[1].Trim()))];
+        [.. Directory.GetDirectories($"/proc/{process}/task").Order().Select(Status).OfType<Dictionary<string, string>>()];
+
+    /// <summary>What a thread's status file says; null if the thread has ended, which it may while the file is read.</summary>
+    static Dictionary<string, string>? Status(string thread)
+    {
+        try
+        {
+            return File.ReadAllLines($"{thread}/status").Select(line => line.Split(':', 2)).ToDictionary(parts => parts[0], parts => parts[1].Trim());
+        }
+        catch (IOException) when (!Directory.Exists(thread))
+        {
+            return null;
+        }
+    }
 }
