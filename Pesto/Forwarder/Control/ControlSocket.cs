@@ -19,11 +19,12 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
     /// <summary>Begins to listen; throws <see cref="LinuxException"/> with the path in its words.</summary>
     /// <param name="idsMeanSomething">False in a user namespace in which other users are not mapped: then the socket's mode alone keeps them out.</param>
-    public ControlSocket(EventLoop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething)
+    /// <param name="descriptors">How many clients may have a descriptor at a time, 3 or more.</param>
+    public ControlSocket(EventLoop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething, int descriptors)
     {
         _loop = loop;
         _socket = socket;
-        _turns = new(session, idsMeanSomething, OnRoom);
+        _turns = new(session, idsMeanSomething, descriptors, OnRoom);
         Sockets.Listen(_socket.Fd, Backlog).OrThrow($"listening on {_socket.Path}");
         _kind = loop.AddHandler(this);
         Arm().OrThrow($"watching {_socket.Path}");

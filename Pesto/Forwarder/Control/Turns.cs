@@ -11,7 +11,7 @@ namespace Pesto.Forwarder.Control;
 sealed class Turns
 {
     /// <summary>Clients that may wait with a descriptor of ours each; further ones wait in the kernel. So many are a crowd.</summary>
-    const int MostWaiting = 64;
+    const int UsualMostWaiting = 64;
 
     /// <summary>
     /// In a crowd a client gets this part of the time-out for each step: the larger one, as a busy machine may take a while
@@ -25,7 +25,8 @@ sealed class Turns
     readonly bool _idsMeanSomething;
     readonly Action _whenRoom;
     readonly Action<bool> _whenOver;
-    readonly Queue<int> _waiting = new(MostWaiting);
+    readonly Queue<int> _waiting = new(UsualMostWaiting);
+    readonly int _mostWaiting;
     readonly uint _owner = Processes.User;
     bool _choosing;
 
@@ -34,16 +35,19 @@ sealed class Turns
     int _stalledInARow;
 
     /// <param name="idsMeanSomething">False in a user namespace in which other users are not mapped: then the socket's mode alone keeps them out.</param>
+    /// <param name="descriptors">How many clients may have a descriptor at a time, 3 or more.</param>
     /// <param name="whenRoom">Called when <see cref="HasRoom"/> may have become true.</param>
-    public Turns(Session session, bool idsMeanSomething, Action whenRoom)
+    public Turns(Session session, bool idsMeanSomething, int descriptors, Action whenRoom)
     {
+        // One has its turn, and one more is accepted to be turned away.
+        _mostWaiting = Math.Min(UsualMostWaiting, descriptors - 2);
         _session = session;
         _idsMeanSomething = idsMeanSomething;
         _whenRoom = whenRoom;
         _whenOver = OnOver;
     }
 
-    public bool HasRoom => _waiting.Count < MostWaiting;
+    public bool HasRoom => _waiting.Count < _mostWaiting;
 
     /// <summary>Takes a connection into the queue; there must be room.</summary>
     public void Add(int client)
