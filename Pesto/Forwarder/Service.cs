@@ -100,7 +100,7 @@ public sealed class Service
             Reexecution.Ready();
 
             // Traffic first, then what changes where it goes, then those who ask for that.
-            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session, control, _statistics];
+            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session?.Timer, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");
