@@ -54,12 +54,15 @@ public static class AllowedCalls
     }
 
     /// <summary>Allows the janitor to wait on a pipe, look at files and remove them.</summary>
-    internal static SystemCallFilter ForJanitor()
+    /// <param name="undoes">It also takes back what was set up over netlink and by files of /proc/sys, all of which are open.</param>
+    internal static SystemCallFilter ForJanitor(bool undoes)
     {
         SystemCallFilter filter = new();
         filter.Allow(
             SystemCall.Read, SystemCall.Statx, SystemCall.Newfstatat, SystemCall.Unlink, SystemCall.Unlinkat, SystemCall.Exit, SystemCall.ExitGroup,
             SystemCall.SignalReturn, SystemCall.RestartSyscall, SystemCall.Futex);
+        if (undoes)
+            filter.Allow(SystemCall.Sendto, SystemCall.Recvfrom, SystemCall.Pwrite64, SystemCall.Flock);
         KillIntruders(filter);
         return filter;
     }

@@ -5,6 +5,7 @@ namespace Pesto.Linux;
 /// <summary>What works on any descriptor, and pipes.</summary>
 public static unsafe class Descriptors
 {
+    const int PollIn = 1, PollOut = 4;
     const int NonBlocking = 0x800, CloseOnExec = 0x80000;
     const int SetPipeSize = 1031, GetPipeSize = 1032, SetFlags = 2, GetStatus = 3, SetStatus = 4;
     const uint SpliceMove = 1, SpliceNonBlock = 2;
@@ -58,11 +59,16 @@ public static unsafe class Descriptors
     }
 
     /// <summary>Waits until there is something to read, or the end of it; false when the time, in milliseconds, is over.</summary>
-    public static bool WaitReadable(int fd, int milliseconds)
+    public static bool WaitReadable(int fd, int milliseconds) => Wait(fd, PollIn, milliseconds);
+
+    /// <summary>Waits until something can be written, or never will be; false when the time, in milliseconds, is over.</summary>
+    public static bool WaitWritable(int fd, int milliseconds) => Wait(fd, PollOut, milliseconds);
+
+    static bool Wait(int fd, int events, int milliseconds)
     {
         long end = Clock.Milliseconds + milliseconds;
-        // struct pollfd: descriptor, then the events asked for (POLLIN) and those that came, 16 bits each.
-        int* wait = stackalloc int[2] { fd, 1 };
+        // struct pollfd: descriptor, then the events asked for and those that came, 16 bits each.
+        int* wait = stackalloc int[2] { fd, events };
         Result ready;
         do
             ready = Result.Of(Libc.poll(wait, 1, (int)Math.Max(0, end - Clock.Milliseconds)));
@@ -73,8 +79,7 @@ public static unsafe class Descriptors
     /// <summary>Whether writing would not wait: a full pipe, or a stopped terminal, takes nothing.</summary>
     public static bool IsWritable(int fd)
     {
-        // struct pollfd: descriptor, then the events asked for (POLLOUT) and those that came, 16 bits each.
-        int* wait = stackalloc int[2] { fd, 4 };
+        int* wait = stackalloc int[2] { fd, PollOut };
         return Result.Of(Libc.poll(wait, 1, 0)) is { Ok: true, Value: > 0 };
     }
 
@@ -83,6 +88,12 @@ public static unsafe class Descriptors
     {
         fixed (byte* p = buffer)
             return Result.Of(Libc.pread(fd, p, (nuint)buffer.Length, offset));
+    }
+
+    public static Result WriteAt(int fd, ReadOnlySpan<byte> bytes, long offset)
+    {
+        fixed (byte* p = bytes)
+            return Result.Of(Libc.pwrite(fd, p, (nuint)bytes.Length, offset));
     }
 
     /// <summary>Writes all, going on after a partial write; the first error ends it.</summary>
@@ -118,12 +129,12 @@ public static unsafe class Descriptors
             Close(opened.Value);
     }
 
-    /// <summary>Closes every descriptor below a number, except two.</summary>
-    public static void CloseAllBut(int one, int other, int below)
+    /// <summary>Closes every descriptor below a number, except some.</summary>
+    public static void CloseAllBut(ReadOnlySpan<int> kept, int below)
     {
         for (int fd = 0; fd < below; fd++)
         {
-            if (fd != one && fd != other)
+            if (!kept.Contains(fd))
                 _ = Libc.close(fd);
         }
     }

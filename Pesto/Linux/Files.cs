@@ -104,6 +104,16 @@ public static unsafe class Files
         return read;
     }
 
+    /// <summary>
+    /// Locks an open file as a whole (flock(2)) without waiting, or changes a lock between shared and exclusive; EAGAIN if somebody else has one that
+    /// does not go with it: then this one is lost, if there was one. It ends when the last descriptor of this opening is closed.
+    /// </summary>
+    public static Result Lock(int fd, bool exclusive)
+    {
+        const int Shared = 1, Exclusive = 2, WithoutWaiting = 4;
+        return Result.Of(Libc.flock(fd, (exclusive ? Exclusive : Shared) | WithoutWaiting));
+    }
+
     /// <summary>umask(2): the mode bits that files made from now on do not get. Returns the mask before.</summary>
     public static int SetMask(int mask) => (int)Libc.umask((uint)mask);
 

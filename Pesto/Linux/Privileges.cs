@@ -15,7 +15,10 @@ public enum Capability : ulong
     /// <summary>CAP_NET_BIND_SERVICE: listen on ports below 1024.</summary>
     NetBindService = 1ul << 10,
 
-    /// <summary>CAP_NET_RAW: take a socket off the interface that it is bound to.</summary>
+    /// <summary>CAP_NET_ADMIN: rules, routes and filters of a network namespace, and, before Linux 5.17, marks of sockets.</summary>
+    NetAdmin = 1ul << 12,
+
+    /// <summary>CAP_NET_RAW: take a socket off the interface that it is bound to; bind a socket to another host's address and mark what it sends.</summary>
     NetRaw = 1ul << 13,
 }
 

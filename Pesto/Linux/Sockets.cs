@@ -68,6 +68,13 @@ public static unsafe class Sockets
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Result Send(int fd, byte* buffer, int length) => Result.Of(Libc.send(fd, buffer, (nuint)length, DontWait | NoSignal));
 
+    /// <summary>Sends a datagram without waiting, on a socket that is not connected.</summary>
+    public static Result SendTo(int fd, byte* buffer, int length, in SocketAddress to)
+    {
+        fixed (SocketAddress* p = &to)
+            return Result.Of(Libc.sendto(fd, buffer, (nuint)length, DontWait | NoSignal, p, to.Length));
+    }
+
     /// <summary>Waits until something is there or the socket's receive time-out ends (EAGAIN).</summary>
     public static Result ReceiveWaiting(int fd, Span<byte> buffer)
     {

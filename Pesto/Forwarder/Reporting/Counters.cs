@@ -12,6 +12,9 @@ public sealed class Counters
     /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
     public long Shed;
 
+    /// <summary>Connections and UDP flows refused because there is no address that they may come from.</summary>
+    public long AddressRefused;
+
     public long UdpOpen;
     public long UdpTotal;
 

@@ -31,7 +31,8 @@ public sealed class Sandbox
     /// filter of system calls and the dumpable flag are changed for the whole process.
     /// </summary>
     /// <param name="ownFiles">What is to be removed at the end; gets a janitor where this process will not be able to.</param>
-    public static void Enter(ServeOptions options, NamespaceThread? other, Tables tables, Listeners listeners, OwnFiles ownFiles)
+    /// <param name="routing">The same, in the container's network namespace; null for nothing.</param>
+    public static void Enter(ServeOptions options, NamespaceThread? other, Tables tables, Listeners listeners, OwnFiles ownFiles, ClientAddressRouting? routing)
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
@@ -39,12 +40,14 @@ public sealed class Sandbox
         if (opensMore)
             OpenForLater(tables);
         Capability kept = KeptBy(options, opensMore);
-        if (options.RunAs is null && Processes.User == 0 && !Reexecution.EnteredUserNamespace)
-            ownFiles.Janitor = sandbox.BecomeNobody(ownFiles.All, other, listeners);
+        bool becomesNobody = options.RunAs is null && Processes.User == 0 && !Reexecution.EnteredUserNamespace;
+        ownFiles.Janitor = sandbox.LeaveJanitor(becomesNobody ? ownFiles.All : [], routing);
+        if (becomesNobody)
+            BecomeNobody(other, listeners);
         // Capabilities of a container's user namespace do not count in the host's network namespace.
         other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Capability.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Capability.None));
-        sandbox.EnterThread(kept);
+        sandbox.EnterThread(kept | (routing?.Needs ?? Capability.None));
         sandbox._landlock?.Close();
         Privileges.SetNotDumpable();
         sandbox.FilterSystemCalls();
@@ -80,11 +83,21 @@ public sealed class Sandbox
     static Capability KeptBy(ServeOptions options, bool opensMore) =>
         (opensMore ? Capability.NetBindService : Capability.None) | (options.ControlPath is not null ? Capability.NetRaw : Capability.None);
 
+    /// <summary>A child that removes what this process has made and will not be able to remove any more; null if there is nothing.</summary>
+    Janitor? LeaveJanitor(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, ClientAddressRouting? routing)
+    {
+        if (ownFiles.Length == 0 && routing is null)
+            return null;
+        Janitor? janitor = Janitor.Start(_landlock, ownFiles, routing is null ? null : routing.Remove, routing?.RemovalDescriptors);
+        if (janitor is not null)
+            routing?.LeaveRemoval();
+        return janitor;
+    }
+
     /// <summary>Started by root without --runas: user 0 is not needed any more.</summary>
-    Janitor? BecomeNobody(ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles, NamespaceThread? other, Listeners listeners)
+    static void BecomeNobody(NamespaceThread? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
-        Janitor? janitor = ownFiles.Length > 0 ? Janitor.Start(_landlock, ownFiles) : null;
         // SO_REUSEPORT (PortTakeover) needs sockets of one owner, and those that are opened later belong to "nobody".
         listeners.ChangeOwner(nobody);
         Privileges.KeepCapabilitiesOnSetuid();
@@ -92,7 +105,6 @@ public sealed class Sandbox
         Result became = Privileges.Become(nobody);
         if (!became.Ok)
             Log.Debug($"sandbox: still user 0, who can't become user {nobody.User} here: {became.Error.Text()}");
-        return janitor;
     }
 
     void EnterThread(Capability kept)
