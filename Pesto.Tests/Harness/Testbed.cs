@@ -41,10 +41,14 @@ sealed class Testbed : IDisposable
     }
 
     /// <summary>Starts `pesto serve` for the container behind other commands that end in executing it.</summary>
-    public RunningForwarder ServeBehind(string[] before, params string[] arguments)
+    public RunningForwarder ServeBehind(string[] before, params string[] arguments) =>
+        this.ServeWith(before, ["--netns", this.Container.Name ?? this.Container.Path, .. arguments]);
+
+    /// <summary>The same, with the target too named by options.</summary>
+    public RunningForwarder ServeWith(string[] before, params string[] arguments)
     {
         string control = this.Folder["control"];
-        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments];
+        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, .. arguments];
         return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(this.Host).As(this.Owner).Start());
     }
 

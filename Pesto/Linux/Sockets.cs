@@ -179,6 +179,13 @@ public static unsafe class Sockets
             return Result.Of(Libc.setsockopt(fd, SolSocket, BindToDeviceOption, p, (uint)name.Length));
     }
 
+    /// <summary>The index of the interface that a socket is bound to; 0 if to none, or before Linux 5.1.</summary>
+    public static uint BoundInterface(int fd)
+    {
+        uint index = 0, length = sizeof(uint);
+        return Libc.getsockopt(fd, SolSocket, BindToInterfaceIndex, &index, &length) == 0 ? index : 0;
+    }
+
     /// <summary>
     /// Makes a listening socket match no new connection while what queued on it can still be accepted: it is bound to
     /// an interface that does not exist. The next best socket, if there is one, gets the new connections.

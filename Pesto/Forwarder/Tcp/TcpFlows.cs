@@ -77,7 +77,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _targetSocket = new(keepalive);
         _kind = loop.AddHandler(this);
         limits.MakeRoom += () => MakeRoom();
-        loop.AddTimed(this);
     }
 
     struct End
