@@ -309,7 +309,7 @@ public sealed class Session : IControlConnectionUser
 
         if (ClientAddress.WhyNotKept(_tables, _tables.Shadow) is string why)
         {
-            Refuse(VerdictStatus.Invalid, 0, Transactions.NoRule, why);
+            Refuse(new(VerdictStatus.Invalid, 0, VerdictMessage.NoRule, why));
             return;
         }
 
