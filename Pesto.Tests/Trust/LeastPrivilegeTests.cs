@@ -5,8 +5,8 @@ using Mono.Unix.Native;
 using Pesto.Linux;
 using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
-using Errno = Pesto.Linux.Errno;
 using Account = Pesto.Tests.Harness.Account;
+using Errno = Pesto.Linux.Errno;
 
 namespace Pesto.Tests.Trust;
 
