@@ -89,6 +89,7 @@ BETWEEN(int, setsockopt, fd, (int fd, int l, int o, const void *v, socklen_t n),
 BETWEEN(int, getsockopt, fd, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
 BETWEEN(ssize_t, recv, fd, (int fd, void *b, size_t n, int flags), (fd, b, n, flags))
 BETWEEN(ssize_t, send, fd, (int fd, const void *b, size_t n, int flags), (fd, b, n, flags))
+BETWEEN(ssize_t, sendto, fd, (int fd, const void *b, size_t n, int flags, const struct sockaddr *a, socklen_t m), (fd, b, n, flags, a, m))
 BETWEEN(ssize_t, sendmsg, fd, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 BETWEEN(int, recvmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
 BETWEEN(int, sendmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags))

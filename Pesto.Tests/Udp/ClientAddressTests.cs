@@ -1,7 +1,9 @@
 using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
+using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
+using Errno = Pesto.Linux.Errno;
 
 namespace Pesto.Tests.Udp;
 
@@ -198,6 +200,45 @@ public sealed class ClientAddressTests
         Eventually.Equal(2, () => pesto.Statistic("address_refused"));
         Assert.Equal("question", near.Exchange("question"));
         Assert.Equal((1, 2), (echo.Received, pesto.Statistic("udp_dropped")));
+    }
+
+    public static readonly TheoryData<string, string, Errno> Failures = new(
+        from mode in new[] { "auto", "keep", "container", "proxy", "proxy-v1" }
+        from failure in new[] { ("setsockopt", Errno.EPERM), ("bind", Errno.EPERM), ("bind", Errno.EADDRINUSE), ("bind", Errno.EADDRNOTAVAIL), ("connect", Errno.ENETUNREACH) }
+        select (mode, failure.Item1, failure.Item2));
+
+    [Theory]
+    [MemberData(nameof(Failures))]
+    public void Whatever_fails_it_sees_no_client_of_another_host_as_loopback(string mode, string function, Errno error)
+    {
+        const int Once = 1, Always = 1_000_000, Requests = 3;
+        using Network network = new(withBridge: true);
+        using Preload preload = new();
+        using RunningForwarder pesto = network.Bed.ServeBehind(preload.Before, "--client-address", mode, "-u", "5353:53");
+        using UdpEcho echo = new(network.Bed.Container, new IPEndPoint(IPAddress.IPv6Any, 53));
+        int lowest = pesto.Process.Descriptors, sent = 0;
+        foreach (int times in new[] { Once, Always })
+        {
+            preload.Fail(function, 0, times, error, lowest);
+            foreach (string host in new[] { "10.1.0.1", "[fd01::1]" })
+            {
+                using Socket client = network.Client($"{host}:5353");
+                for (int i = 0; i < Requests; i++, sent++)
+                    client.Send([1]);
+            }
+
+            Eventually.Equal(sent, () => pesto.Statistic("datagrams_in") + pesto.Statistic("udp_dropped"));
+            preload.Stop();
+        }
+
+        foreach (string host in new[] { "10.1.0.1", "[fd01::1]" })
+        {
+            using Socket client = network.Client($"{host}:5353");
+            client.Send([1]);
+            Assert.NotEqual(0, client.Receive(new byte[1024]));
+        }
+
+        Assert.DoesNotContain(Seen(echo), peer => IPAddress.IsLoopback(peer.Address));
     }
 
     /// <summary>As of a host that asks for its address: sockets that are bound to 0.0.0.0 send from loopback, and what is sent to 0.0.0.0 comes to loopback.</summary>
