@@ -35,6 +35,7 @@ public sealed class Service
     readonly AutoForward? _auto;
     readonly Transaction _transaction;
     readonly Statistics _statistics;
+    readonly ClientAddressSetUp _clients;
     readonly OwnFiles _ownFiles = new();
 
     public Service(ServeOptions options)
@@ -53,7 +54,8 @@ public sealed class Service
         _selfForwarding = _target.IsOneSide ? new(targets) : null;
 
         LimitLog limits = new(_loop, _counters, _budget);
-        _tables = new(OfferedPifs.Of(options, _target));
+        _clients = new(options, _target, _budget.Most(DescriptorUse.UdpFlow));
+        _tables = new(OfferedPifs.Of(options, _target, _clients.For(_counters)));
         _listeners = new(_budget);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
@@ -74,10 +76,10 @@ public sealed class Service
 
     public int Run()
     {
-        if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
-            return 1;
         try
         {
+            if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
+                return 1;
             Session? session = null;
             ControlSocket? control = null;
             if (_options.ControlPath is not null)
@@ -94,11 +96,11 @@ public sealed class Service
             if (!_options.Foreground)
                 LogDestination.EnterBackground(_options);
             if (!_options.NoSandbox)
-                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles);
+                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles, _clients.Routing);
             Reexecution.Ready();
 
-            // Traffic first, then what changes where it goes, then those who ask for that.
-            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session, control, _statistics];
+            // Traffic first, then tables and listening sockets, then the clients that change them.
+            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session?.Timer, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");
@@ -108,6 +110,7 @@ public sealed class Service
         finally
         {
             _ownFiles.Remove();
+            _clients.Routing?.Remove();
         }
 
         return 0;
