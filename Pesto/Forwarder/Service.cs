@@ -79,6 +79,7 @@ public sealed class Service
         ListenerCloser closer = new(_tables, _listeners, acceptor, takeover, _counters);
         AutoForward? auto = options.NetnsPath is null ? null : new(_loop, _tables, _listeners, acceptor, opener, closer, targets, _counters);
         _transaction = new(_loop, _tables, _listeners, acceptor, opener, closer, auto, _counters);
+        _ = new InterfaceWatch(_loop, _tables, _listeners, acceptor, opener, closer, _transaction);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
         _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
