@@ -29,6 +29,32 @@ public sealed class HarnessTests
     }
 
     [Fact]
+    public void A_port_is_free_when_its_socket_is_closed_though_processes_are_started_meanwhile()
+    {
+        const int Times = 1000;
+        using NetworkNamespace where = NetworkNamespace.Create();
+        bool done = false;
+        AtOnce.Run(
+            () =>
+            {
+                try
+                {
+                    for (int i = 0; i < Times; i++)
+                        TcpService.Echo(where, 80).Dispose();
+                }
+                finally
+                {
+                    Volatile.Write(ref done, true);
+                }
+            },
+            () =>
+            {
+                while (!Volatile.Read(ref done))
+                    new Command("sh", "-c", "").RunOrFail();
+            });
+    }
+
+    [Fact]
     public void Two_namespaces_have_the_same_port_each_for_itself()
     {
         using NetworkNamespace one = NetworkNamespace.Create(), other = NetworkNamespace.Create();

@@ -188,7 +188,7 @@ public sealed class ModelTests(ITestOutputHelper output)
             int port = FirstPort + this.random.Next(PortsAtPlay);
             if (this.strangers.Remove(port, out Socket? there))
             {
-                there.Dispose();
+                there.CloseForGood();
                 return;
             }
 

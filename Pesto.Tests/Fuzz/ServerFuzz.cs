@@ -93,7 +93,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
             session.Begin(theirs, default);
             if (!session.IsIdle)
-                loop.Run();
+                loop.Run([limits, tcp, udp, transaction, session]);
             Assert.True(session.IsIdle);
             Assert.Equal(tables.SocketsWanted(tables.Active), listeners.Count);
             Hear(ours, answer);

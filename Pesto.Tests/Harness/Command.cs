@@ -1,4 +1,3 @@
-using System.ComponentModel;
 using System.Diagnostics;
 
 namespace Pesto.Tests.Harness;
@@ -51,7 +50,7 @@ sealed record Command(string Program, params string[] Arguments)
         };
         start.Environment["LC_ALL"] = "C";
         start.Environment["PATH"] = Programs.SearchPath;
-        return new BackgroundProcess(this, Process.Start(start) ?? throw new Win32Exception());
+        return new BackgroundProcess(this, Forks.Start(start));
     }
 
     public override string ToString() => string.Join(' ', [this.Program, .. this.Arguments]);

@@ -98,7 +98,7 @@ sealed class TcpService : IDisposable
 
     public void Dispose()
     {
-        this.listener.Dispose();
+        this.listener.CloseForGood();
         foreach (Socket socket in this.open.Keys)
             socket.Dispose();
     }
@@ -157,5 +157,5 @@ sealed class UdpEcho : IDisposable
         }
     }
 
-    public void Dispose() => this.socket.Dispose();
+    public void Dispose() => this.socket.CloseForGood();
 }

@@ -41,10 +41,14 @@ sealed class Testbed : IDisposable
     }
 
     /// <summary>Starts `pesto serve` for the container behind other commands that end in executing it.</summary>
-    public RunningForwarder ServeBehind(string[] before, params string[] arguments)
+    public RunningForwarder ServeBehind(string[] before, params string[] arguments) =>
+        this.ServeWith(before, ["--netns", this.Container.Name ?? this.Container.Path, .. arguments]);
+
+    /// <summary>The same, with the target too named by options.</summary>
+    public RunningForwarder ServeWith(string[] before, params string[] arguments)
     {
         string control = this.Folder["control"];
-        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, "--netns", this.Container.Name ?? this.Container.Path, .. arguments];
+        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, .. arguments];
         return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(this.Host).As(this.Owner).Start());
     }
 
@@ -88,7 +92,7 @@ sealed class RunningForwarder : IDisposable
         this.Process = process;
         try
         {
-            process.WaitUntil(this.Listens, "it listens on its control socket");
+            process.WaitUntil(this.Answers, "it answers on its control socket");
         }
         catch
         {
@@ -128,15 +132,20 @@ sealed class RunningForwarder : IDisposable
         return [.. lines.Where(line => line.Contains(Marker)).Select(line => line[(line.IndexOf(Marker) + Marker.Length)..])];
     }
 
-    bool Listens()
+    /// <summary>
+    /// Whether it greets a client. It takes connections earlier, but only when its loop runs is everything open and all privileges
+    /// given up. By the end of the stream it has closed its side too.
+    /// </summary>
+    bool Answers()
     {
         if (!File.Exists(this.Control))
             return false;
         try
         {
-            using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 20_000 };
             socket.Connect(new UnixDomainSocketEndPoint(this.Control));
-            return true;
+            socket.Shutdown(SocketShutdown.Send);
+            return socket.ReadToEnd() != "";
         }
         catch (SocketException)
         {

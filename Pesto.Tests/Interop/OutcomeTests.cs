@@ -3,7 +3,6 @@ using Pesto.Tests.Harness;
 namespace Pesto.Tests.Interop;
 
 /// <summary>What our client says of ports that can't be opened, with either server.</summary>
-[Needs("pasta", "pesto")]
 public sealed class OutcomeTests
 {
     [Theory]
@@ -37,6 +36,7 @@ public sealed class OutcomeTests
     [InlineData(null, "9000", "Address already in use")]
     [InlineData("", "9000", "Address already in use")]
     [InlineData("", "80", "Permission denied")]
+    [Needs("pasta", "pesto")]
     public void Of_the_real_pasta_a_port_that_is_not_to_be_had_is_named_and_the_table_left_alone(string? user, string port, string reason)
     {
         if (user != null)
@@ -57,6 +57,7 @@ public sealed class OutcomeTests
     [Theory]
     [InlineData("9000")]
     [InlineData("80")]
+    [Needs("pasta", "pesto")]
     public void Of_the_real_pasta_without_a_look_before_nothing_is_said_as_by_the_real_client(string port)
     {
         Account.NeedOrdinary();
@@ -77,6 +78,7 @@ public sealed class OutcomeTests
     [Theory]
     [InlineData("192.0.2.1/9000", "Cannot assign requested address")]
     [InlineData("%nosuch/9000", "No such device")]
+    [Needs("pasta", "pesto")]
     public void Of_the_real_pasta_what_is_not_there_to_listen_on_is_named_and_the_table_left_alone(string wanted, string reason)
     {
         using Testbed bed = new();

@@ -43,6 +43,42 @@ public sealed class UpdateTests
         Assert.Equal((1, 1, 0), (all["udp_open"], all["udp_total"], all["udp_dropped"]));
     }
 
+    /// <summary>Two networks with the same addresses: a reply that leaves by the wrong interface comes to somebody.</summary>
+    [Fact]
+    public void A_flow_goes_on_by_the_interface_of_its_client_or_ends()
+    {
+        using Testbed bed = new();
+        using NetworkNamespace one = NetworkNamespace.Create(), other = NetworkNamespace.Create();
+        string device = bed.Host.Link(one, ["10.1.0.1/24"], ["10.1.0.2/24", "10.2.0.2/24"]);
+        bed.Host.Link(other, ["10.2.0.1/24"], ["10.2.0.2/24"]);
+        using RunningForwarder pesto = bed.Serve("-u", "0.0.0.0/5353:53");
+        using Socket target = bed.Container.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
+        target.Bind(new IPEndPoint(IPAddress.Loopback, 53));
+        target.ReceiveTimeout = 20_000;
+        using Socket stays = one.ConnectUdp(IPEndPoint.Parse("10.1.0.1:5353")), ends = other.ConnectUdp(IPEndPoint.Parse("10.2.0.1:5353"));
+        using Socket stranger = one.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
+        stranger.Bind(ends.LocalEndPoint!);
+        EndPoint stayer = Request(stays), ender = Request(ends);
+
+        Finished finished = pesto.Pesto("-u", $"0.0.0.0%{device}/5353:53");
+        Assert.True(finished.ExitStatus == 0, finished.ToString());
+        target.SendTo([1], ender);
+        target.SendTo([2], stayer);
+        byte[] reply = new byte[1];
+        Assert.Equal((1, 2), (stays.Receive(reply), reply[0]));
+        Assert.Equal(0, stranger.Available);
+        Assert.Equal(stayer, Request(stays));
+        Assert.Equal(1, pesto.Statistic("udp_open"));
+
+        EndPoint Request(Socket client)
+        {
+            EndPoint from = new IPEndPoint(IPAddress.Any, 0);
+            client.Send([1]);
+            target.ReceiveFrom(new byte[1], ref from);
+            return from;
+        }
+    }
+
     [Fact]
     public void Flows_end_with_their_rule()
     {

@@ -21,14 +21,18 @@ public static class Serve
             }
 
             if (Reexecution.IsFinalStage)
+            {
+                Reexecution.CloseUserNamespace(options.UsernsPath);
                 return new Service(options).Run();
+            }
+
             Reexecution.ForgetInherited(options.NetnsPath, options.UsernsPath, options.LogPath, options.PidPath);
             if (options.RunAs is Identity wanted && wanted != new Identity(Processes.User, Processes.Group))
                 Become(wanted);
-            string[] entrance = UserNamespace.Entrance(options);
+            UserNamespace.Way way = UserNamespace.Find(options);
             if (!options.NoSandbox)
                 Privileges.SetNoNewPrivileges();
-            return Reexecution.Again(!options.Foreground, entrance, arguments);
+            return Reexecution.Again(!options.Foreground, way, arguments);
         }
         catch (UsageException wrong)
         {

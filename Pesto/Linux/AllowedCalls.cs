@@ -8,6 +8,7 @@ public static class AllowedCalls
 {
     const uint Unix = 1, V4 = 2, V6 = 10;
     const uint Stream = 1, Datagram = 2, KindOfSocket = 0xf;
+    const uint SetPipeSize = 1031, GetPipeSize = 1032;
     const uint Executable = 4, ReadWriteFlags = 3, CreateFlag = 0x40, TruncateFlag = 0x200;
     const uint InterfaceIndex = 0x8933, TerminalSettings = 0x5401;
 
@@ -20,8 +21,10 @@ public static class AllowedCalls
             SystemCall.EpollWait, SystemCall.EpollPwait, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Splice, SystemCall.Recvmmsg,
             SystemCall.Sendmmsg, SystemCall.Sendmsg, SystemCall.Recvmsg, SystemCall.Close, SystemCall.Accept4, SystemCall.Connect, SystemCall.EpollCtl,
             SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Getsockname, SystemCall.Getpeername,
-            SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Fcntl, SystemCall.Statx,
+            SystemCall.Read, SystemCall.Write, SystemCall.Pread64, SystemCall.Bind, SystemCall.Listen, SystemCall.Pipe2, SystemCall.Statx,
             SystemCall.Poll, SystemCall.Ppoll);
+        // No other command: F_SETOWN, F_SETSIG and O_ASYNC would have the kernel send any signal to any process of this user.
+        filter.AllowOrFail(Errno.EPERM, SystemCall.Fcntl, new SystemCallFilter.Argument(1, uint.MaxValue, SetPipeSize, GetPipeSize));
         // No UNIX sockets: on a host they lead to those who start programs.
         AllowSockets(filter, V6, V4);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, InterfaceIndex));
@@ -39,7 +42,7 @@ public static class AllowedCalls
         SystemCallFilter filter = new();
         filter.Allow(
             SystemCall.Poll, SystemCall.Ppoll, SystemCall.Recvfrom, SystemCall.Sendto, SystemCall.Read, SystemCall.Write, SystemCall.Close,
-            SystemCall.Connect, SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Bind, SystemCall.Fcntl);
+            SystemCall.Connect, SystemCall.Setsockopt, SystemCall.Getsockopt, SystemCall.Shutdown, SystemCall.Bind);
         AllowSockets(filter, V6, V4, Unix);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, TerminalSettings));
         filter.AllowOrFail(Errno.EACCES, SystemCall.Openat, new SystemCallFilter.Argument(2, ReadWriteFlags | CreateFlag | TruncateFlag, 0));
@@ -61,10 +64,12 @@ public static class AllowedCalls
         return filter;
     }
 
+    /// <summary>The default protocol of each: TCP, UDP, none for UNIX. Others (MPTCP, SCTP, UDP-Lite, ICMP) are code of the kernel's that nothing here needs.</summary>
     static void AllowSockets(SystemCallFilter filter, params uint[] families) => filter.AllowIf(
         SystemCall.Socket,
         new SystemCallFilter.Argument(0, uint.MaxValue, families),
-        new SystemCallFilter.Argument(1, KindOfSocket, Stream, Datagram));
+        new SystemCallFilter.Argument(1, KindOfSocket, Stream, Datagram),
+        new SystemCallFilter.Argument(2, uint.MaxValue, 0));
 
     /// <summary>What the C library and the .NET runtime call of themselves: memory, locks, time. Never code that was not in the program, and no new thread.</summary>
     static void AllowRuntime(SystemCallFilter filter)

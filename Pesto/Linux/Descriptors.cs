@@ -150,5 +150,12 @@ public static unsafe class Descriptors
     /// <summary>A counter to wake another thread with: reading waits until it is not 0 and takes it back to 0.</summary>
     public static Result EventCounter() => Result.Of(Libc.eventfd(0, CloseOnExec));
 
+    /// <summary>Another descriptor above the standard ones for what one is open to. Fails with EBADF or EMFILE.</summary>
+    public static Result Duplicate(int fd)
+    {
+        const int DuplicateCloseOnExec = 1030, FirstOther = 3;
+        return Result.Of(Libc.fcntl(fd, DuplicateCloseOnExec, FirstOther));
+    }
+
     public static Result Duplicate(int fd, int to) => Result.Of(Libc.dup2(fd, to));
 }

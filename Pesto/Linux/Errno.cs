@@ -26,6 +26,7 @@ public enum Errno
     EPIPE = 32,
     ENAMETOOLONG = 36,
     ENOSYS = 38,
+    ELOOP = 40,
     EPROTO = 71,
     EMSGSIZE = 90,
     ENOPROTOOPT = 92,

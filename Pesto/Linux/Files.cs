@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace Pesto.Linux;
@@ -7,6 +8,10 @@ public static unsafe class Files
 {
     public const int ReadOnly = 0, WriteOnly = 1, ReadWrite = 2, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400;
     public const int NoTerminal = 0x100, NonBlocking = 0x800, PathOnly = 0x200000;
+
+    /// <summary>Opening a symbolic link fails with ELOOP, where it is the last part of the path.</summary>
+    public static readonly int NoFollow = RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? 0x8000 : 0x20000;
+
     const int CloseOnExec = 0x80000;
 
     public static Result Open(string path, int flags, int mode = 0)

@@ -54,6 +54,7 @@ public sealed unsafe class ReceiveBatch
     struct Control
     {
         public Address Local;
+        public uint Interface;
         public int SegmentSize;
     }
 
@@ -72,6 +73,9 @@ public sealed unsafe class ReceiveBatch
 
     /// <summary>The address of this host that a reply is to come from; "::" if the socket does not tell, or if there is none (multicast).</summary>
     public Address Local(int entry) => _control[entry].Local;
+
+    /// <summary>The index of the interface that it came by; 0 if the socket does not tell.</summary>
+    public uint Interface(int entry) => _control[entry].Interface;
 
     internal IoVector* Vector(int entry) => _received.Pointer + entry;
 
@@ -114,9 +118,12 @@ public sealed unsafe class ReceiveBatch
                 case (ControlHeader.Ip, ControlHeader.IpPacketInfo):
                     // struct in_pktinfo: interface, address to reply from, address in the header. On a dual-stack socket
                     // it follows the IPv6 form of the same, which has the address in the header only.
+                    into.Interface = *(uint*)data;
                     into.Local = Address.FromV4(BinaryPrimitives.ReadUInt32BigEndian(new(data + 4, 4)));
                     break;
                 case (ControlHeader.Ipv6, ControlHeader.Ipv6PacketInfo):
+                    // struct in6_pktinfo: address in the header, interface.
+                    into.Interface = *(uint*)(data + Address.Size);
                     Address local = Address.Read(new(data, Address.Size));
                     into.Local = local.IsMulticast ? Address.Any : local;
                     break;

@@ -15,6 +15,7 @@ public static unsafe class Sockets
     const int SendBuffer = 7, ReceiveBuffer = 8, SendBufferForce = 32, ReceiveBufferForce = 33;
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, TcpKeepIdle = 4, TcpKeepInterval = 5, TcpKeepCount = 6, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
+    const int IpTransparent = 19, Ipv6Transparent = 75, IpBindAddressNoPort = 24, MarkOption = 36;
     const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
     public const int ShutRead = 0, ShutWrite = 1;
@@ -128,6 +129,21 @@ public static unsafe class Sockets
     public static Result SetFreeBind(int fd, ushort family) =>
         family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpFreeBind, 1) : Set(fd, IpProtoIpv6, Ipv6FreeBind, 1);
 
+    /// <summary>
+    /// Allows to bind to an address of another host, and to get what is sent to it. Takes CAP_NET_RAW or CAP_NET_ADMIN over the socket's
+    /// network namespace (EPERM).
+    /// </summary>
+    public static Result SetTransparent(int fd, ushort family) =>
+        family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpTransparent, 1) : Set(fd, IpProtoIpv6, Ipv6Transparent, 1);
+
+    /// <summary>
+    /// Marks what is sent, for rules of routing. Takes CAP_NET_ADMIN over the socket's network namespace, or, since Linux 5.17, CAP_NET_RAW (EPERM).
+    /// </summary>
+    public static Result SetMark(int fd, uint mark) => Set(fd, SolSocket, MarkOption, (int)mark);
+
+    /// <summary>Has a TCP socket that is bound to an address and no port choose its port when it connects.</summary>
+    public static Result SetBindAddressNoPort(int fd) => Set(fd, IpProtoIp, IpBindAddressNoPort, 1);
+
     /// <summary>Room for so many bytes received and so many to be sent, or, for who may not have that much, as much as he may.</summary>
     public static void SetBuffers(int fd, int bytes)
     {
@@ -161,6 +177,13 @@ public static unsafe class Sockets
     {
         fixed (byte* p = name)
             return Result.Of(Libc.setsockopt(fd, SolSocket, BindToDeviceOption, p, (uint)name.Length));
+    }
+
+    /// <summary>The index of the interface that a socket is bound to; 0 if to none, or before Linux 5.1.</summary>
+    public static uint BoundInterface(int fd)
+    {
+        uint index = 0, length = sizeof(uint);
+        return Libc.getsockopt(fd, SolSocket, BindToInterfaceIndex, &index, &length) == 0 ? index : 0;
     }
 
     /// <summary>

@@ -1,6 +1,5 @@
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
-using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Forwarder.Tcp;
 using Pesto.Forwarder.Udp;
@@ -105,7 +104,7 @@ public sealed unsafe class Acceptor : IEventHandler
         Listeners.Listener* listener = _listeners[index];
         if (listener->Local.Protocol == IpProtocol.Udp)
             return _udp.Receive(index, rule, most) ? Accepted.Some : Accepted.All;
-        NetworkNamespace side = _tables.Pifs[listener->Pif].Connects;
+        Tables.PifEntry pif = _tables.Pifs[listener->Pif];
         ushort port = rule->TargetPort(listener->Local.Port);
         for (int i = 0; i < most; i++)
         {
@@ -118,10 +117,11 @@ public sealed unsafe class Acceptor : IEventHandler
             }
 
             bool isV4 = listener->Local.Address.IsV4;
+            SocketAddress peer = default;
             Result accepted;
-            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone)
+            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone || pif.Clients.Matters)
             {
-                accepted = Sockets.Accept(listener->Fd, out SocketAddress peer);
+                accepted = Sockets.Accept(listener->Fd, out peer);
                 isV4 = peer.Address.IsV4;
                 if (accepted.Ok && !listener->FromElsewhere.IsNone && !peer.Address.IsLoopback)
                     _ = listener->FromElsewhere.ApplyTo(accepted.Value).Ok;
@@ -136,7 +136,7 @@ public sealed unsafe class Acceptor : IEventHandler
                 if (listener->QuiescedByHops)
                     Sockets.AcceptFromAfar(accepted.Value, listener->Local.Family);
                 SocketAddress target = _targets.Of(rule->Target, isV4, port);
-                _tcp.Add(accepted.Value, side, in target);
+                _tcp.Add(accepted.Value, in peer, pif, in target);
                 if (_limits.Full)
                     return Accepted.Full;
             }

@@ -74,7 +74,6 @@ public sealed unsafe class AutoForward : ITimed
         _closer = closer;
         _targets = targets;
         _counters = counters;
-        loop.AddTimed(this);
     }
 
     enum Work

@@ -68,8 +68,6 @@ public sealed unsafe class InterfaceWatch : IEventHandler, ITimed
 
             _events.Add(opened.Value);
         }
-
-        loop.AddTimed(this);
     }
 
     public void OnEvents(EventKey key, Events events)

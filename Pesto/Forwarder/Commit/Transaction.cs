@@ -76,7 +76,6 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
         _auto = auto;
         _counters = counters;
         _failures = new(tables);
-        loop.AddTimed(this);
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
         {

@@ -51,7 +51,6 @@ public sealed class ControlSocket : IEventHandler, ITimed
         _kind = loop.AddHandler(this);
         Arm().OrThrow($"watching {_path}");
         session.Ended = Next;
-        loop.AddTimed(this);
     }
 
     /// <summary>Clients that are connected and not yet served.</summary>

@@ -79,7 +79,6 @@ public sealed unsafe class Session : IEventHandler, ITimed
         _whenApplied = OnApplied;
         _whenEnded = OnEnded;
         _kind = loop.AddHandler(this);
-        loop.AddTimed(this);
     }
 
     enum State

@@ -23,7 +23,11 @@ public sealed unsafe class Tables
     /// <param name="Name">ASCII.</param>
     /// <param name="Listens">Where its listening sockets are.</param>
     /// <param name="Connects">Where its targets are.</param>
-    public sealed record PifEntry(byte Number, string Name, Capabilities Capabilities, NetworkNamespace Listens, NetworkNamespace Connects);
+    public sealed record PifEntry(byte Number, string Name, Capabilities Capabilities, NetworkNamespace Listens, NetworkNamespace Connects)
+    {
+        /// <summary>From which addresses clients come to the targets.</summary>
+        public ClientAddress Clients { get; init; } = ClientAddress.Unchanged;
+    }
 
     /// <summary>The pifs offered, in the order in which they are listed; their place here is their index.</summary>
     public ReadOnlySpan<PifEntry> Pifs => _pifs;

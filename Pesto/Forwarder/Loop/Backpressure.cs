@@ -20,7 +20,6 @@ public sealed class Backpressure : ITimed
     public Backpressure(EventLoop loop)
     {
         _loop = loop;
-        loop.AddTimed(this);
     }
 
     /// <summary>True while new connections are left waiting in the kernel.</summary>

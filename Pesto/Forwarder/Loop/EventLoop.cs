@@ -30,7 +30,6 @@ public sealed class EventLoop
 
     readonly Epoll _epoll = new(MostEvents);
     readonly IEventHandler[] _handlers = new IEventHandler[MostHandlers];
-    readonly List<ITimed> _timed = [];
     int _handlerCount;
     bool _stopping;
 
@@ -49,15 +48,15 @@ public sealed class EventLoop
         return _handlerCount++;
     }
 
-    public void AddTimed(ITimed item) => _timed.Add(item);
-
     public void Stop() => _stopping = true;
 
-    public void Run()
+    /// <summary>Runs until it is stopped.</summary>
+    /// <param name="timed">What has something to do at times, in the order in which it is asked.</param>
+    public void Run(ReadOnlySpan<ITimed> timed)
     {
         while (!_stopping)
         {
-            Result waited = _epoll.Wait(Patience());
+            Result waited = _epoll.Wait(Patience(timed));
             long start = Clock.Nanoseconds;
             Now = start / 1_000_000;
             // EINTR is the only failure that a wait on a valid descriptor has: nothing came.
@@ -68,7 +67,7 @@ public sealed class EventLoop
                 _handlers[key.Kind].OnEvents(key, _epoll.EventsAt(i));
             }
 
-            foreach (ITimed item in _timed)
+            foreach (ITimed item in timed)
             {
                 if (item.Deadline <= Now)
                     item.OnTime(Now);
@@ -80,10 +79,10 @@ public sealed class EventLoop
         _stopping = false;
     }
 
-    int Patience()
+    int Patience(ReadOnlySpan<ITimed> timed)
     {
         long next = long.MaxValue;
-        foreach (ITimed item in _timed)
+        foreach (ITimed item in timed)
             next = Math.Min(next, item.Deadline);
         if (next == long.MaxValue)
             return -1;

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Pesto.Linux;
 
 namespace Pesto.Forwarder.Startup;
@@ -10,7 +11,10 @@ namespace Pesto.Forwarder.Startup;
 /// </summary>
 public static class Reexecution
 {
-    const string StageVariable = "PESTO_READY_FD", UserNamespaceVariable = "PESTO_USERNS";
+    const string StageVariable = "PESTO_READY_FD";
+
+    /// <summary>The number of a descriptor, which is open to the user namespace that was entered on the way; "-" if none was.</summary>
+    const string UserNamespaceVariable = "PESTO_USERNS_FD";
 
     /// <summary>What the forwarder reads from its signal descriptor.</summary>
     public static ReadOnlySpan<int> Signals => [Processes.SIGINT, Processes.SIGTERM, Processes.SIGHUP, Processes.SIGUSR1];
@@ -19,7 +23,19 @@ public static class Reexecution
     public static bool IsFinalStage => Environment.GetEnvironmentVariable(StageVariable) is not null;
 
     /// <summary>True in the program that is to serve, if it was moved to another user namespace on the way.</summary>
-    public static bool EnteredUserNamespace => Environment.GetEnvironmentVariable(UserNamespaceVariable) == "1";
+    public static bool EnteredUserNamespace => UserNamespaceDescriptor is not null;
+
+    static int? UserNamespaceDescriptor =>
+        int.TryParse(Environment.GetEnvironmentVariable(UserNamespaceVariable), NumberStyles.None, CultureInfo.InvariantCulture, out int fd) ? fd : null;
+
+    /// <summary>In the program that is to serve: closes what was open for the sake of the way here.</summary>
+    /// <param name="usernsPath">The user namespace as the command line names it, if it does.</param>
+    public static void CloseUserNamespace(string? usernsPath)
+    {
+        if (UserNamespaceDescriptor is int fd)
+            Descriptors.Close(fd);
+        InheritedDescriptor.Close(usernsPath);
+    }
 
     /// <summary>Has descriptors that this program inherited and has no use for not passed on: all but the standard ones, and those that a path names.</summary>
     public static void ForgetInherited(params ReadOnlySpan<string?> paths)
@@ -27,20 +43,18 @@ public static class Reexecution
         Descriptors.SetAllCloseOnExec();
         foreach (string? path in paths)
         {
-            if (path?.Split('/') is ["", "proc", "self", "fd", string own] && int.TryParse(own, out int fd))
-                _ = Descriptors.SetCloseOnExec(fd, false).Ok;
-            else if (path?.Split('/') is ["", "dev", "fd", string device] && int.TryParse(device, out fd))
+            if (InheritedDescriptor.Of(path) is int fd)
                 _ = Descriptors.SetCloseOnExec(fd, false).Ok;
         }
     }
 
     /// <summary>Executes the forwarder; returns, with an exit status, only in the background or on failure.</summary>
-    /// <param name="prefix">A command that enters a user namespace and executes what follows it, or nothing.</param>
-    public static int Again(bool background, ReadOnlySpan<string> prefix, ReadOnlySpan<string> arguments)
+    /// <param name="way">Through a user namespace, or not.</param>
+    public static int Again(bool background, UserNamespace.Way way, ReadOnlySpan<string> arguments)
     {
         Files.ReadLink("/proc/self/exe", out string self).OrThrow("finding this program (/proc/self/exe)");
-        string[] command = [.. prefix, self, "serve", .. arguments];
-        (string, string) entered = (UserNamespaceVariable, prefix.IsEmpty ? "0" : "1");
+        string[] command = [.. way.Command, self, "serve", .. arguments];
+        (string, string) entered = (UserNamespaceVariable, way.Descriptor < 0 ? "-" : $"{way.Descriptor}");
         Processes.Block(Signals);
         if (background)
             return Detach(command, entered);

@@ -2,6 +2,7 @@ using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
+using Pesto.Rules;
 
 namespace Pesto.Forwarder.Startup;
 
@@ -29,17 +30,17 @@ public sealed class Sandbox
     /// Each thread gives up its own capabilities and way to files: this one, the other side's and the runtime's. The rest
     /// is the whole process's.
     /// </summary>
-    /// <param name="opensMore">Sockets may be wanted later that are not open yet.</param>
-    /// <param name="ownFiles">What is to be removed at the end.</param>
-    /// <returns>Who removes the forwarder's own files at the end, if the forwarder itself can't any more; else null.</returns>
-    public static Janitor? Enter(ServeOptions options, NamespaceThread? other, Listeners listeners, bool opensMore, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> ownFiles)
+    /// <param name="ownFiles">What is to be removed at the end. Whoever removes it, if this process can't any more, is noted there.</param>
+    public static void Enter(ServeOptions options, NamespaceThread? other, Tables tables, Listeners listeners, OwnFiles ownFiles)
     {
         Files.SetMask(OwnerOnly);
         Sandbox sandbox = new(options);
+        bool opensMore = OpensMore(options, tables);
+        if (opensMore)
+            OpenForLater(tables);
         Capability kept = KeptBy(options, opensMore);
-        Janitor? janitor = null;
         if (options.RunAs is null && Processes.User == 0 && !Reexecution.EnteredUserNamespace)
-            janitor = sandbox.BecomeNobody(ownFiles, other, listeners);
+            ownFiles.Janitor = sandbox.BecomeNobody(ownFiles.All, other, listeners);
         // In a user namespace that is not the host's, privileges count for nothing on the host's side.
         other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Capability.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Capability.None));
@@ -49,7 +50,30 @@ public sealed class Sandbox
         sandbox.FilterSystemCalls();
         if (sandbox._missing.Count > 0)
             Log.Warn($"sandbox: going on without what this kernel does not have: {string.Join(", ", sandbox._missing)}");
-        return janitor;
+    }
+
+    /// <summary>Whether sockets may be wanted later that are not open yet: by clients, or by "auto" rules.</summary>
+    static bool OpensMore(ServeOptions options, Tables tables)
+    {
+        bool opensMore = options.ControlPath is not null;
+        for (int i = 0; i < tables.Pifs.Length; i++)
+        {
+            foreach (ref readonly Rule rule in tables.Rules(i, tables.Active))
+                opensMore |= rule.IsScan;
+        }
+
+        return opensMore;
+    }
+
+    /// <summary>Opens the netlink sockets that commits and "auto" rules read from, which the filter of system calls does not let be opened.</summary>
+    static void OpenForLater(Tables tables)
+    {
+        foreach (Tables.PifEntry pif in tables.Pifs)
+        {
+            _ = pif.Listens.HalfOpen;
+            if (pif.Capabilities.HasFlag(Capabilities.Scan))
+                _ = pif.Connects.SocketList;
+        }
     }
 
     /// <summary>What later tables need: low ports, and to take a socket off its interface, so that it gets no new connection before it is closed.</summary>

@@ -1,4 +1,5 @@
 using Pesto.CommandLine;
+using Pesto.Forwarder.Listening;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -49,7 +50,18 @@ public sealed class ServeOptions
                 "target",
                 "ADDR",
                 "without a namespace: this address, as seen from this host; once for each family (default: 127.0.0.1 and ::1)",
-                (o, given) => o.TakeTarget(given.Value)))
+                (o, given) => o.TakeTarget(given.Value)),
+            new(
+                "client-address",
+                "MODE",
+                "what the container sees of clients that are not on the host's loopback: \"keep\", their own address, or \"loopback\", that of "
+                    + "the container's loopback (default)",
+                (o, given) => o.TakeMode(given.Value)),
+            new(
+                "client-address-mark",
+                "N",
+                "the mark of packets, and the number of the table of routes, by which the container's answers to them come back (default: 4208)",
+                (o, given) => o.ClientAddressMark = (uint)given.Number(1, int.MaxValue)))
         {
             Operands = [("PID", "the loopback of this process's network namespace")],
         },
@@ -152,6 +164,12 @@ public sealed class ServeOptions
 
     public Address? TargetV6 { get; private set; }
 
+    /// <summary>What the container sees of clients.</summary>
+    public ClientAddressMode ClientAddress { get; private set; } = ClientAddressMode.Loopback;
+
+    /// <summary>The mark of packets from sockets with a client's address; also the number of a table of routes.</summary>
+    public uint ClientAddressMark { get; private set; } = 0x1070;
+
     public bool Foreground { get; private set; }
 
     public string? PidPath { get; private set; }
@@ -250,6 +268,13 @@ public sealed class ServeOptions
         else
             TargetV6 = address;
     }
+
+    void TakeMode(string text) => ClientAddress = text switch
+    {
+        "keep" => ClientAddressMode.Keep,
+        "loopback" => ClientAddressMode.Loopback,
+        _ => throw new UsageException($"--client-address {text}: neither keep nor loopback"),
+    };
 
     void TakeUser(string text)
     {

@@ -23,7 +23,6 @@ public sealed class Statistics : ITimed
         _listeners = listeners;
         _interval = interval;
         _next = interval == 0 ? long.MaxValue : loop.Now + interval;
-        loop.AddTimed(this);
     }
 
     public long Deadline => _next;

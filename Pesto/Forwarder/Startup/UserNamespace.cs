@@ -10,14 +10,19 @@ namespace Pesto.Forwarder.Startup;
 /// </summary>
 public static class UserNamespace
 {
-    /// <summary>The command that enters what has to be entered and executes what follows it; empty if nothing has to be.</summary>
-    public static string[] Entrance(ServeOptions options)
+    /// <summary>How to enter what has to be entered.</summary>
+    /// <param name="Command">Enters it and executes what follows; empty if nothing has to be entered.</param>
+    /// <param name="Descriptor">Open to the user namespace, and inherited by what is executed; -1 if nothing has to be entered.</param>
+    public readonly record struct Way(string[] Command, int Descriptor);
+
+    public static Way Find(ServeOptions options)
     {
+        Way none = new([], -1);
         if (options.NetnsPath is null || options.NetnsOnly)
-            return [];
+            return none;
         int user = options.UsernsPath is not null ? Given(options.UsernsPath) : Needed(options.NetnsPath);
         if (user < 0)
-            return [];
+            return none;
 
         string nsenter = Processes.FindProgram("nsenter")
             ?? throw new UsageException("entering a user namespace needs the program nsenter, of the package util-linux");
@@ -26,7 +31,8 @@ public static class UserNamespace
         string[] enter = [nsenter, "--preserve-credentials", $"--user=/proc/self/fd/{user}"];
         // Executing a program costs a user who is not root in there what he may do, unless nsenter (of util-linux 2.40 or newer) keeps it.
         string[] keeping = [nsenter, "--keep-caps", "--version"];
-        return Processes.RunSilently(nsenter, keeping) is { Ok: true, Value: 0 } ? [.. enter, "--keep-caps", "--"] : [.. enter, "--"];
+        bool canKeep = Processes.RunSilently(nsenter, keeping) is { Ok: true, Value: 0 };
+        return new(canKeep ? [.. enter, "--keep-caps", "--"] : [.. enter, "--"], user);
     }
 
     static int Given(string path)

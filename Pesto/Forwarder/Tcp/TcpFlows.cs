@@ -1,8 +1,10 @@
 using System.Runtime.CompilerServices;
+using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
+using Pesto.Rules;
 
 namespace Pesto.Forwarder.Tcp;
 
@@ -53,7 +55,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     /// <summary>Ends that are dry and wait for a whole load: the flow's index, doubled, plus the end's part.</summary>
     readonly TimeoutList _loading;
-    readonly int _keepalive;
+    readonly TargetSocket _targetSocket;
     readonly int _kind;
     int _readyCount;
 
@@ -72,10 +74,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _idle = new(capacity, times.Idle);
         _halfClosed = new(capacity, times.HalfClosed);
         _loading = new(capacity * 2, Patience);
-        _keepalive = keepalive;
+        _targetSocket = new(keepalive);
         _kind = loop.AddHandler(this);
         limits.MakeRoom += () => MakeRoom();
-        loop.AddTimed(this);
     }
 
     struct End
@@ -171,28 +172,30 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public int DescriptorCount => DescriptorsEach * (_flows.Count + _pipes.Count);
 
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
-    public void Add(int client, NetworkNamespace side, in SocketAddress target)
+    public void Add(int client, in SocketAddress peer, Tables.PifEntry pif, in SocketAddress wanted)
     {
-        Result socket = side.Tcp(target.Family);
-        if (!socket.Ok)
+        SocketAddress target = wanted;
+        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
+        if (source.Is == SocketSource.Kind.None)
         {
-            if (_limits.IsExhaustion(socket.Error))
-                _limits.Reached("sockets to targets", socket.Error);
+            Refuse(client, in target, Errno.EADDRNOTAVAIL);
+            return;
+        }
+
+        Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
+        if (fd < 0)
+        {
+            if (_limits.IsExhaustion(connected.Error))
+                _limits.Reached("sockets to targets", connected.Error);
             Shed(client);
             return;
         }
 
-        int fd = socket.Value;
-        if (_keepalive != 0)
-            _ = Sockets.SetKeepalive(fd, _keepalive).Ok;
-        if (side.Paces(fd) && target.Address.IsLoopback)
-            _ = CongestionControl.Reno.ApplyTo(fd).Ok;
-        Result connected = Sockets.Connect(fd, in target);
         int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? _flows.Take() : -1;
         if (index < 0)
         {
             Descriptors.Close(fd);
-            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && HasSource(side, in target)))
+            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
             {
                 _limits.Reached("local ports towards a target", connected.Error);
                 Shed(client);

@@ -18,6 +18,9 @@ public struct UdpFlow
     /// <summary>The listening socket by which replies leave.</summary>
     public int Listener;
 
+    /// <summary>The index of the interface that the client's last request came by; 0 if the listening socket does not tell.</summary>
+    public uint Interface;
+
     /// <summary>How far the conversation has come.</summary>
     public UdpFlowStage Stage;
 

@@ -52,7 +52,6 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         _relay = new(counters, listeners, flows);
         _ready = new(flows.Capacity);
         _kind = loop.AddHandler(this);
-        loop.AddTimed(this);
         limits.MakeRoom += MakeRoom;
     }
 
@@ -93,7 +92,9 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
 
             first = i;
             current = FlowOf(in key, listener, in (key.Client.IsV4 ? ref v4 : ref v6));
-            if (current < 0)
+            if (current >= 0)
+                _flows[current]->Interface = _relay.InterfaceOf(i);
+            else
                 _relay.DropRequest(i);
         }
 
@@ -217,7 +218,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         for (int index = _flows.FirstOf(listener); index >= 0; index = next)
         {
             next = _flows[index]->Next;
-            int successor = Successor(listener, _flows[index]->Key.Local);
+            int successor = Successor(listener, _flows[index]);
             if (successor >= 0)
                 _flows.Move(index, successor);
             else if (ended++ < MostEnded)
@@ -227,19 +228,24 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         return ended <= MostEnded;
     }
 
-    /// <summary>Another listening socket in force that serves this address on the same port, or -1.</summary>
-    int Successor(int listener, Address local)
+    /// <summary>Another listening socket in force that serves the flow's client on the same address, port and interface, or -1.</summary>
+    int Successor(int listener, UdpFlow* flow)
     {
         Listeners.Listener* old = _listeners[listener];
         for (int i = _listeners.FirstOnPort(old->Pif, IpProtocol.Udp, old->Local.Port); i >= 0; i = _listeners.NextOnPort(i))
         {
             Listeners.Listener* other = _listeners[i];
-            if (i != listener && !other->Quiesced && other->Rule[_tables.Active] >= 0 && other->Local.Serves(local))
+            if (i != listener && !other->Quiesced && other->Rule[_tables.Active] >= 0 && other->Local.Serves(flow->Key.Local) && HasClient(other, old, flow))
                 return i;
         }
 
         return -1;
     }
+
+    /// <summary>Whether what the flow's client sends would come to a socket: one that is bound to an interface sends by it, wherever the client is.</summary>
+    static bool HasClient(Listeners.Listener* listener, Listeners.Listener* old, UdpFlow* flow) =>
+        listener->Local.Interface.IsEmpty
+        || (old->Local.Interface.IsEmpty ? flow->Interface != 0 && flow->Interface == Sockets.BoundInterface(listener->Fd) : listener->Local.Interface.Equals(old->Local.Interface));
 
     /// <summary>A flow makes room for another.</summary>
     void Shed(Errno why)

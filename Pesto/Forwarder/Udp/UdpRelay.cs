@@ -58,6 +58,9 @@ public sealed unsafe class UdpRelay
         return new(client.Address, local, client.Scope, client.Port, from->Local.Port, from->Pif);
     }
 
+    /// <summary>The index of the interface that a received request came by; 0 if the listening socket does not tell.</summary>
+    public uint InterfaceOf(int request) => _requests.Interface(request);
+
     /// <summary>A request for which no flow is to be had.</summary>
     public void DropRequest(int request) => _counters.DatagramsDropped += _requests.Datagrams(request);
 
