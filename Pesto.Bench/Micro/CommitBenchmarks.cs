@@ -34,16 +34,18 @@ public class CommitBenchmarks
         CurrentNamespace side = new();
         Counters counters = new();
         EventLoop loop = new();
-        Backpressure limits = new(loop);
-        Listeners listeners = new(3 * Sockets);
-        TcpFlows flows = new(loop, counters, limits, 16, 3 * Sockets, default, 0);
+        DescriptorBudget budget = new(8 * Sockets + 1000);
+        LimitLog limits = new(loop, counters, budget);
+        Listeners listeners = new(budget);
+        PipePool pipes = new(budget);
+        TcpFlows flows = new(loop, counters, limits, budget, listeners, pipes, default, 0);
         _tables = new(new Tables.PifEntry(Pif.Host, Pif.HostName, ExampleRules.Everything, side, side));
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        UdpFlows udp = new(loop, counters, limits, _tables, listeners, targets, new(16, 3 * Sockets, 0, 0));
-        Acceptor acceptor = new(loop, _tables, listeners, flows, udp, limits, targets, counters, 3 * Sockets);
+        UdpFlows udp = new(loop, counters, limits, budget, _tables, listeners, targets, new(budget.Most(DescriptorUse.UdpFlow), listeners.Capacity, 0, 0));
+        Acceptor acceptor = new(loop, _tables, listeners, flows, udp, new(budget, pipes, udp), limits, budget, targets, counters);
         PortTakeover takeover = new(_tables, listeners);
         ListenerOpener opener = new(_tables, listeners, takeover, counters, default);
-        ListenerCloser closer = new(_tables, listeners, acceptor, takeover, counters);
+        ListenerCloser closer = new(loop, _tables, listeners, acceptor, takeover, counters);
         _transaction = new(loop, _tables, listeners, acceptor, opener, closer, null, counters);
         Commit(First);
     }

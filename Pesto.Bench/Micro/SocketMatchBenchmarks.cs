@@ -1,5 +1,6 @@
 using BenchmarkDotNet.Attributes;
 using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
 using Pesto.Rules;
@@ -24,7 +25,7 @@ public class SocketMatchBenchmarks
     [GlobalSetup]
     public void Prepare()
     {
-        _listeners = new(Sockets);
+        _listeners = new(new DescriptorBudget((2 * Sockets) + 1000));
         _wanted.Clear();
         int rules = Math.Min(Sockets, 2 * MostRules), ports = Sockets / rules;
         for (int i = 0; i < rules; i++)
@@ -37,7 +38,7 @@ public class SocketMatchBenchmarks
             for (int port = first; port <= last; port++)
             {
                 ListenRequest order = new() { Local = rule.At((ushort)port) };
-                _listeners.Add(pif, in order);
+                _listeners.Add(pif, in order, DescriptorUse.ListeningExplicit);
             }
         }
     }

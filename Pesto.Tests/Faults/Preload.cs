@@ -69,7 +69,15 @@ sealed unsafe class Preload : IDisposable
 
     /// <param name="repeat">How often.</param>
     /// <param name="nanoseconds">How long it took, all in all.</param>
-    public long? Call(BackgroundProcess forwarder, int number, int repeat, out long nanoseconds, string text = "", params long[] arguments)
+    public long? Call(BackgroundProcess forwarder, int number, int repeat, out long nanoseconds, string text = "", params long[] arguments) =>
+        // The signal wakes it, so that it comes to wait again.
+        this.Call(forwarder, () => forwarder.Signal(Signum.SIGUSR1), number, repeat, out nanoseconds, text, arguments);
+
+    /// <summary>The same for a client, which something of the test's wakes.</summary>
+    public long? Call(BackgroundProcess client, Action wake, int number, params long[] arguments) =>
+        this.Call(client, wake, number, 1, out _, "", arguments);
+
+    long? Call(BackgroundProcess process, Action wake, int number, int repeat, out long nanoseconds, string text, long[] arguments)
     {
         Span<byte> copy = new(this.plan->Text, 256);
         copy.Clear();
@@ -79,11 +87,10 @@ sealed unsafe class Preload : IDisposable
         for (int i = 0; i < 3; i++)
             this.plan->Arguments[i] = i < arguments.Length ? arguments[i] : 0;
         Interlocked.Exchange(ref this.plan->Request, 1);
-        // Wakes it, so that it comes to wait again.
-        forwarder.Signal(Signum.SIGUSR1);
-        Eventually.True(() => forwarder.HasEnded || Volatile.Read(ref this.plan->Request) == 0, $"system call {number} is made");
+        wake();
+        Eventually.True(() => process.HasEnded || Volatile.Read(ref this.plan->Request) == 0, $"system call {number} is made");
         nanoseconds = this.plan->Nanoseconds;
-        return forwarder.HasEnded ? null : this.plan->Result;
+        return process.HasEnded ? null : this.plan->Result;
     }
 
     public void Dispose()

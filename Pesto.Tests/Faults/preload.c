@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -20,7 +21,7 @@ static volatile struct {
   int error;       /* with this errno */
   int lowest;      /* only on descriptors from here on */
   int failed;      /* how many have failed */
-  int request;     /* 1: make the system call below, the next time that the loop waits; 0 again when done */
+  int request;     /* 1: make the system call below, the next time that the loop, or a client, waits; 0 again when done */
   int repeat;      /* so many times */
   long number, first, second, third, result, nanoseconds;
   long jump;       /* seconds by which all clocks are ahead */
@@ -158,4 +159,13 @@ int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout) {
   if (plan && plan->request)
     call();
   return fails("epoll_wait", -1) ? -1 : real(epoll, events, count, timeout);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout) {
+  static int (*real)(struct pollfd *, nfds_t, int);
+  if (!real)
+    real = (int (*)(struct pollfd *, nfds_t, int))dlsym(RTLD_NEXT, "poll");
+  if (plan && plan->request && timeout != 0)
+    call();
+  return real(fds, count, timeout);
 }

@@ -69,16 +69,19 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         NetworkNamespace side = new Nowhere();
         EventLoop loop = new();
         Counters counters = new();
-        Backpressure limits = new(loop);
+        // Old and new tables may both have all their sockets for a while.
+        DescriptorBudget budget = new(8 * MostSockets);
+        LimitLog limits = new(loop, counters, budget);
         Tables tables = NewTables(side);
-        Listeners listeners = new(2 * MostSockets);
+        Listeners listeners = new(budget);
         Targets targets = new(Address.LoopbackV4, Address.LoopbackV6);
-        TcpFlows tcp = new(loop, counters, limits, 64, 1024, default, 0);
-        UdpFlows udp = new(loop, counters, limits, tables, listeners, targets, new(64, 2 * MostSockets, 30_000, 30_000));
-        Acceptor acceptor = new(loop, tables, listeners, tcp, udp, limits, targets, counters, 1024);
+        PipePool pipes = new(budget);
+        TcpFlows tcp = new(loop, counters, limits, budget, listeners, pipes, default, 0);
+        UdpFlows udp = new(loop, counters, limits, budget, tables, listeners, targets, new(budget.Most(DescriptorUse.UdpFlow), listeners.Capacity, 30_000, 30_000));
+        Acceptor acceptor = new(loop, tables, listeners, tcp, udp, new(budget, pipes, udp), limits, budget, targets, counters);
         PortTakeover takeover = new(tables, listeners);
         ListenerOpener opener = new(tables, listeners, takeover, counters, default);
-        ListenerCloser closer = new(tables, listeners, acceptor, takeover, counters);
+        ListenerCloser closer = new(loop, tables, listeners, acceptor, takeover, counters);
         Transaction transaction = new(loop, tables, listeners, acceptor, opener, closer, null, counters);
         Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
         byte[][] corpus = [.. Corpora.Updates];
@@ -93,7 +96,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
             session.Begin(theirs, default);
             if (!session.IsIdle)
-                loop.Run([limits, tcp, udp, transaction, session]);
+                loop.Run(tcp, udp, acceptor, transaction, session);
             Assert.True(session.IsIdle);
             Assert.Equal(tables.SocketsWanted(tables.Active), listeners.Count);
             Hear(ours, answer);

@@ -71,6 +71,8 @@ public sealed class StreamTests
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-t", "8080:80");
         using TcpService service = TcpService.Echo(bed.Container, 80);
+        // What counts for us has finished starting.
+        Assert.Equal(0, pesto.Statistic("tcp_open"));
         int before = pesto.Process.Descriptors;
         for (int i = 0; i < 200; i++)
         {

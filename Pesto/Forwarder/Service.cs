@@ -18,22 +18,20 @@ namespace Pesto.Forwarder;
 /// </summary>
 public sealed class Service
 {
-    /// <summary>Descriptors that are kept for what is no flow and no listening socket: log, control, pipes.</summary>
-    const int ReservedDescriptors = 128;
-
     const int MostDescriptors = 1 << 20;
 
     readonly ServeOptions _options;
     readonly Counters _counters = new();
     readonly EventLoop _loop = new();
+    readonly DescriptorBudget _budget;
     readonly TargetNamespace _target;
     readonly NamespaceWatch? _namespaceWatch;
-    readonly Backpressure _limits;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly SelfForwarding? _selfForwarding;
     readonly TcpFlows _tcp;
     readonly UdpFlows _udp;
+    readonly Acceptor _acceptor;
     readonly AutoForward? _auto;
     readonly Transaction _transaction;
     readonly InterfaceWatch _interfaces;
@@ -46,32 +44,34 @@ public sealed class Service
         LogDestination.Open(options);
         Processes.IgnoreBrokenPipes();
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
-        int mostSockets = Math.Max(descriptors - ReservedDescriptors, 16);
+        _budget = new(descriptors, options.UdpMaxFlows);
 
-        _target = new(options);
+        _target = new(options, _budget.PoolSize);
         _namespaceWatch = _target.Watch(_loop);
         Targets targets = new(
             options.TargetV4 ?? options.TargetV6 ?? Address.LoopbackV4,
             options.TargetV6 ?? options.TargetV4 ?? Address.LoopbackV6);
         _selfForwarding = _target.IsOneSide ? new(targets) : null;
 
-        _limits = new(_loop);
+        LimitLog limits = new(_loop, _counters, _budget);
         _tables = new(OfferedPifs.Of(options, _target));
-        _listeners = new(mostSockets);
+        _listeners = new(_budget);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
-        _tcp = new(_loop, _counters, _limits, descriptors / TcpFlows.DescriptorsEach, mostSockets, times, settings.Keepalive);
-        int udpFlows = options.UdpMaxFlows == 0 ? descriptors / 2 : options.UdpMaxFlows;
-        _udp = new(_loop, _counters, _limits, _tables, _listeners, targets, new(udpFlows, mostSockets, options.UdpTimeout, options.UdpStreamTimeout));
-        Acceptor acceptor = new(_loop, _tables, _listeners, _tcp, _udp, _limits, targets, _counters, mostSockets);
+        PipePool pipes = new(_budget);
+        _tcp = new(_loop, _counters, limits, _budget, _listeners, pipes, times, settings.Keepalive);
+        UdpFlowTable udpFlows = new(_budget.Most(DescriptorUse.UdpFlow), _listeners.Capacity, options.UdpTimeout, options.UdpStreamTimeout);
+        _udp = new(_loop, _counters, limits, _budget, _tables, _listeners, targets, udpFlows);
+        // Asked for descriptors in this order: idle pipes are made again in no time, UDP flows that have been idle may not be needed any more.
+        Backpressure backpressure = new(_budget, pipes, _udp);
+        _acceptor = new(_loop, _tables, _listeners, _tcp, _udp, backpressure, limits, _budget, targets, _counters);
         PortTakeover takeover = new(_tables, _listeners);
         ListenerOpener opener = new(_tables, _listeners, takeover, _counters, settings);
-        ListenerCloser closer = new(_tables, _listeners, acceptor, takeover, _counters);
-        _auto = _target.IsOneSide ? null : new(_loop, _tables, _listeners, acceptor, opener, closer, targets, _counters);
-        _transaction = new(_loop, _tables, _listeners, acceptor, opener, closer, _auto, _counters);
-        _interfaces = new(_loop, _tables, _listeners, acceptor, opener, closer, _transaction);
+        ListenerCloser closer = new(_loop, _tables, _listeners, _acceptor, takeover, _counters);
+        _auto = _target.IsOneSide ? null : new(_loop, _tables, _listeners, _acceptor, opener, closer, targets, _counters);
+        _transaction = new(_loop, _tables, _listeners, _acceptor, opener, closer, _auto, _counters);
+        _interfaces = new(_loop, _tables, _listeners, _acceptor, _transaction, settings);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
-        _limits.Numbers = () => $"{_tcp.Open} TCP flows, {_counters.UdpOpen} UDP flows of {udpFlows}, {_listeners.Count} listening sockets, {descriptors} descriptors";
     }
 
     public int Run()
@@ -85,7 +85,7 @@ public sealed class Service
             if (_options.ControlPath is not null)
             {
                 session = new(_loop, _tables, _transaction, _options.ConfTimeout, _listeners.Capacity, _selfForwarding);
-                control = new(_loop, session, new ListeningUnixSocket(_options.ControlPath), Namespaces.EveryUserIsMapped);
+                control = new(_loop, session, new ListeningUnixSocket(_options.ControlPath), Namespaces.EveryUserIsMapped, _budget.Most(DescriptorUse.Control));
                 _ownFiles.Add(control.File.Path, control.File.Identity);
             }
 
@@ -99,7 +99,8 @@ public sealed class Service
                 Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles);
             Reexecution.Ready();
 
-            ITimed?[] inThisOrder = [_limits, _tcp, _udp, _auto, _transaction, _interfaces, _statistics, session, control];
+            // Traffic first, then what changes where it goes, then those who ask for that.
+            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, _interfaces, session, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");

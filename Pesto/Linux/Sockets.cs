@@ -213,6 +213,16 @@ public static unsafe class Sockets
         return v4.Ok && family == SocketAddress.V6 ? Set(fd, IpProtoIpv6, Ipv6MinHopCount, hops) : v4;
     }
 
+    /// <summary>How many connections wait on a listening TCP socket to be accepted.</summary>
+    public static int AcceptQueueLength(int fd)
+    {
+        // struct tcp_info, of which the first 32 bytes are enough: of a listening socket, tcpi_unacked is the length of its queue.
+        const int TcpInfo = 11, Unacked = 6;
+        uint* info = stackalloc uint[8];
+        uint length = 32;
+        return Libc.getsockopt(fd, IpProtoTcp, TcpInfo, info, &length) == 0 ? (int)info[Unacked] : 0;
+    }
+
     /// <summary>Closing then discards what is unsent and resets the peer, instead of an orderly end.</summary>
     public static Result SetResetOnClose(int fd)
     {

@@ -9,37 +9,48 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Accepting;
 
 /// <summary>Takes what comes to the listening sockets and hands it to the flows, with the target that the socket's rule names.</summary>
-public sealed unsafe class Acceptor : IEventHandler
+public sealed unsafe class Acceptor : IEventHandler, ITimed
 {
     /// <summary>The most that are accepted from one socket before others get their turn.</summary>
     const int FairShare = 16;
+
+    /// <summary>A socket from which fewer connections are open gets some more when others have taken all that there are for everyone.</summary>
+    const int FewFlows = 4;
+
+    /// <summary>How many paused sockets are watched again in one iteration.</summary>
+    const int MostResumed = 16;
 
     readonly EventLoop _loop;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly TcpFlows _tcp;
     readonly UdpFlows _udp;
-    readonly Backpressure _limits;
+    readonly Backpressure _backpressure;
+    readonly LimitLog _limits;
+    readonly DescriptorBudget _budget;
     readonly Targets _targets;
     readonly Counters _counters;
-    readonly int _descriptors;
     readonly int _kind;
 
-    /// <param name="descriptors">How many may be open for listening sockets and flows.</param>
+    /// <summary>Sockets for whose connections there is no room, or whose target can't take more: unwatched until the time is over, or something was given back.</summary>
+    readonly TimeoutList _paused;
+    long _giftsSeen;
+
     public Acceptor(
-        EventLoop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Backpressure limits, Targets targets, Counters counters, int descriptors)
+        EventLoop loop, Tables tables, Listeners listeners, TcpFlows tcp, UdpFlows udp, Backpressure backpressure, LimitLog limits, DescriptorBudget budget, Targets targets, Counters counters)
     {
         _loop = loop;
         _tables = tables;
         _listeners = listeners;
         _tcp = tcp;
         _udp = udp;
+        _backpressure = backpressure;
         _limits = limits;
+        _budget = budget;
         _targets = targets;
         _counters = counters;
-        _descriptors = descriptors;
+        _paused = new(listeners.Capacity, Backpressure.RetryMilliseconds);
         _kind = loop.AddHandler(this);
-        limits.Recovered = ArmAll;
     }
 
     /// <summary>What came of accepting from a socket.</summary>
@@ -62,8 +73,7 @@ public sealed unsafe class Acceptor : IEventHandler
             return;
         Rule* rule = RuleInForce(index);
         // A parked socket, or one that is new: what comes to it waits in the kernel. The event would come again and again.
-        // Datagrams are taken even if there is room for no new flow: most belong to flows that exist.
-        if (rule == null || (_limits.Full && _listeners[index]->Local.Protocol == IpProtocol.Tcp))
+        if (rule == null)
             Disarm(index);
         else
             _ = Accept(index, rule, FairShare);
@@ -98,7 +108,7 @@ public sealed unsafe class Acceptor : IEventHandler
     }
 
     /// <summary>Accepts up to so many connections, or datagrams, and forwards them by the rule.</summary>
-    /// <param name="isLast">The socket goes away: what waits on it may use what is kept for other things.</param>
+    /// <param name="isLast">The socket is about to be closed: what waits on it may use what is kept for that.</param>
     public Accepted Accept(int index, Rule* rule, int most, bool isLast = false)
     {
         Listeners.Listener* listener = _listeners[index];
@@ -108,12 +118,11 @@ public sealed unsafe class Acceptor : IEventHandler
         ushort port = rule->TargetPort(listener->Local.Port);
         for (int i = 0; i < most; i++)
         {
-            // Who can't be served now waits in the kernel's queue, and is not reset.
-            if (!isLast && !HasRoom())
+            // What can't be served now waits in the kernel's queue, and is not reset.
+            if (!HasRoom(listener, isLast, out DescriptorUse use))
             {
                 _limits.Reached("descriptors for connections", Errno.None);
-                Disarm(index);
-                return Accepted.Full;
+                return NoRoom(index, isLast);
             }
 
             bool isV4 = listener->Local.Address.IsV4;
@@ -136,19 +145,17 @@ public sealed unsafe class Acceptor : IEventHandler
                 if (listener->QuiescedByHops)
                     Sockets.AcceptFromAfar(accepted.Value, listener->Local.Family);
                 SocketAddress target = _targets.Of(rule->Target, isV4, port);
-                _tcp.Add(accepted.Value, in peer, pif, in target);
-                if (_limits.Full)
-                    return Accepted.Full;
+                if (!_tcp.Add(accepted.Value, in peer, index, use, pif, in target))
+                    return NoRoom(index, isLast);
             }
             else if (accepted.Is(Errno.EAGAIN))
             {
                 return Accepted.All;
             }
-            else if (_limits.IsExhaustion(accepted.Error))
+            else if (LimitLog.IsExhaustion(accepted.Error))
             {
                 _limits.Reached("accepting connections", accepted.Error);
-                Disarm(index);
-                return Accepted.Full;
+                return NoRoom(index, isLast);
             }
 
             // Anything else is an error of the one connection, which is gone already: ECONNABORTED, EPROTO, a network that went down.
@@ -157,15 +164,61 @@ public sealed unsafe class Acceptor : IEventHandler
         return Accepted.Some;
     }
 
-    bool HasRoom()
+    /// <summary>Whether there are descriptors for another flow, and as what they count.</summary>
+    bool HasRoom(Listeners.Listener* listener, bool isLast, out DescriptorUse use)
     {
-        while (_listeners.Count + _tcp.DescriptorCount + _counters.UdpOpen + TcpFlows.DescriptorsEach > _descriptors)
+        use = DescriptorUse.TcpFlow;
+        if (_backpressure.HasRoom(use, TcpFlows.DescriptorsEach))
+            return true;
+        if (!isLast && listener->Flows >= FewFlows)
+            return false;
+        use = isLast ? DescriptorUse.TcpFlowOfClosingPort : DescriptorUse.TcpFlowOfQuietPort;
+        return _budget.CanTake(use, TcpFlows.DescriptorsEach);
+    }
+
+    /// <summary>A socket that has to wait is left alone for a while, and no other because of it. One that is about to be closed is asked again by what closes it.</summary>
+    Accepted NoRoom(int index, bool isLast)
+    {
+        if (!isLast)
         {
-            if (!_tcp.MakeRoom())
-                return false;
+            Disarm(index);
+            Pause(index);
         }
 
-        return true;
+        return Accepted.Full;
+    }
+
+    void Pause(int index)
+    {
+        _listeners[index]->Paused = true;
+        _paused.Start(index, _loop.Now);
+    }
+
+    /// <summary>Counts the connections that wait on a socket which is about to be closed without them: the kernel resets them.</summary>
+    public void CountReset(int index)
+    {
+        int waiting = Sockets.AcceptQueueLength(_listeners[index]->Fd);
+        if (waiting == 0)
+            return;
+        _counters.Shed += waiting;
+        Log.Warn($"TCP port {_listeners[index]->Local.Port} is closed while {waiting} connections wait for which there is no room: they are reset");
+    }
+
+    public long Deadline => _paused.First < 0 ? long.MaxValue : _giftsSeen != _budget.Gifts ? 0 : _paused.Deadline;
+
+    /// <summary>Has paused sockets watched again, those first that have waited longest.</summary>
+    public void OnTime(long now)
+    {
+        bool isRoom = _giftsSeen != _budget.Gifts;
+        _giftsSeen = _budget.Gifts;
+        for (int i = 0; i < MostResumed && _paused.First >= 0 && (isRoom || _paused.Deadline <= now); i++)
+        {
+            int index = _paused.First;
+            if (RuleInForce(index) != null)
+                Arm(index);
+            else
+                Disarm(index);
+        }
     }
 
     /// <summary>Asks for the events of a socket.</summary>
@@ -174,15 +227,22 @@ public sealed unsafe class Acceptor : IEventHandler
         Listeners.Listener* listener = _listeners[index];
         if (listener->Armed)
             return;
+        Disarm(index);
         Result watched = _loop.Epoll.Add(listener->Fd, Events.In, new EventKey(_kind, index, _listeners.Generation(index)).Word);
         listener->Armed = watched.Ok;
-        if (!watched.Ok)
-            _limits.Reached("watched descriptors", watched.Error);
+        if (watched.Ok)
+            return;
+        _limits.Reached("watched descriptors", watched.Error);
+        Pause(index);
     }
 
+    /// <summary>Leaves what comes to a socket in the kernel until it is armed again.</summary>
     public void Disarm(int index)
     {
         Listeners.Listener* listener = _listeners[index];
+        if (listener->Paused)
+            _paused.Stop(index);
+        listener->Paused = false;
         if (!listener->Armed)
             return;
         listener->Armed = false;
@@ -191,13 +251,4 @@ public sealed unsafe class Acceptor : IEventHandler
 
     /// <summary>What to do before a socket is closed; false if that needs more time.</summary>
     public bool Leave(int index) => _listeners[index]->Local.Protocol == IpProtocol.Tcp || _udp.Leave(index);
-
-    void ArmAll()
-    {
-        for (int i = 0; i < _listeners.High; i++)
-        {
-            if (_listeners.Exists(i) && RuleInForce(i) != null)
-                Arm(i);
-        }
-    }
 }

@@ -305,7 +305,7 @@ public sealed unsafe class AutoForward : ITimed
     /// <summary>Services of both families want the same socket: the batch has it once.</summary>
     void Want(int rule, in ListenAddress local)
     {
-        _opener.Add(_atPif, rule, in local);
+        _opener.Add(_atPif, rule, in local, DescriptorUse.ListeningAuto);
         if (_opener.IsFull)
             Open();
     }

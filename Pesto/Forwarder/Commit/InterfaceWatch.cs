@@ -1,6 +1,7 @@
 using Pesto.Forwarder.Accepting;
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 
@@ -23,50 +24,39 @@ public sealed unsafe class InterfaceWatch : IEventHandler, ITimed
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly Acceptor _acceptor;
-    readonly ListenerOpener _opener;
-    readonly ListenerCloser _closer;
     readonly Transaction _transaction;
+    readonly SocketSettings _settings;
     readonly List<int> _events = [];
     long _lookAt = long.MaxValue;
     bool _isAsked;
 
-    // The walk over the sockets: which is next, how many were dead, and how many were opened anew.
+    // The walk over the sockets: which is next, how many were dead, and how many were replaced.
     int _atSocket;
     int _dead;
-    int _reopened;
+    int _replaced;
     int _saidDead;
 
-    // A socket that was replaced and is still to be closed, or -1.
-    int _closing = -1;
-    uint _closingGeneration;
-
-    public InterfaceWatch(
-        EventLoop loop,
-        Tables tables,
-        Listeners listeners,
-        Acceptor acceptor,
-        ListenerOpener opener,
-        ListenerCloser closer,
-        Transaction transaction)
+    public InterfaceWatch(EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, Transaction transaction, SocketSettings settings)
     {
         _loop = loop;
         _tables = tables;
         _listeners = listeners;
         _acceptor = acceptor;
-        _opener = opener;
-        _closer = closer;
         _transaction = transaction;
+        _settings = settings;
         int kind = loop.AddHandler(this);
         foreach (Tables.PifEntry pif in tables.Pifs)
         {
             Result opened = pif.Listens.OpenInterfaceEvents();
-            if (!opened.Ok || !loop.Epoll.Add(opened.Value, Events.In, new EventKey(kind, _events.Count, 0).Word).Ok)
+            if (opened.Ok)
+            {
+                loop.Epoll.Add(opened.Value, Events.In, new EventKey(kind, _events.Count, 0).Word).OrThrow("watching interfaces");
+                _events.Add(opened.Value);
+            }
+            else
             {
                 Log.Warn($"interfaces that are made anew are not noticed: {opened.Error.Text()}");
-                continue;
             }
-
-            _events.Add(opened.Value);
         }
     }
 
@@ -79,34 +69,28 @@ public sealed unsafe class InterfaceWatch : IEventHandler, ITimed
             _lookAt = _loop.Now + Delay;
     }
 
-    // While a transaction changes what is wanted, it finds out by itself which sockets are dead.
+    // A transaction that changes what is wanted finds out by itself which sockets are dead.
     public long Deadline => _transaction.IsSettled ? _lookAt : long.MaxValue;
 
     public void OnTime(long now)
     {
-        _lookAt = now;
-        if (!CloseReplaced(now))
-            return;
         if (_atSocket == 0)
         {
             _isAsked = false;
-            _dead = _reopened = 0;
+            _dead = _replaced = 0;
         }
 
         int end = Math.Min(_atSocket + Stride, _listeners.High);
-        while (_atSocket < end)
+        for (int tried = 0; _atSocket < end && tried < NetworkNamespace.MostListeners; _atSocket++)
         {
-            int index = _atSocket++;
-            if (!_listeners.Exists(index) || _listeners[index]->Quiesced || _listeners.HasInterface(index))
+            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Quiesced || _listeners.HasInterface(_atSocket))
                 continue;
+            tried++;
             _dead++;
-            if (!Reopen(index))
-                continue;
-            _reopened++;
-            (_closing, _closingGeneration) = (index, _listeners.Generation(index));
-            return;
+            _replaced += Replace(_atSocket) ? 1 : 0;
         }
 
+        _lookAt = now;
         if (_atSocket < _listeners.High)
             return;
         _atSocket = 0;
@@ -114,41 +98,17 @@ public sealed unsafe class InterfaceWatch : IEventHandler, ITimed
         Say();
     }
 
-    /// <summary>Serves what is queued on a dead socket and closes it; its UDP flows go on with the new one. False if that takes longer.</summary>
-    bool CloseReplaced(long now)
+    /// <summary>Opens another socket in place of one that is dead; false if that is not possible, or not yet.</summary>
+    bool Replace(int index)
     {
-        const long RetryMilliseconds = 10;
-        if (_closing < 0)
-            return true;
-        // A transaction may have closed it meanwhile.
-        if (_listeners.Generation(_closing) == _closingGeneration)
-        {
-            Acceptor.Accepted left = _closer.Close(_closing);
-            if (left == Acceptor.Accepted.Full)
-                _lookAt = now + RetryMilliseconds;
-            if (left != Acceptor.Accepted.All)
-                return false;
-        }
-
-        _closing = -1;
-        return true;
-    }
-
-    /// <summary>Opens another socket in place of one that is dead.</summary>
-    bool Reopen(int dead)
-    {
-        Listeners.Listener* old = _listeners[dead];
-        _opener.Add(old->Pif, old->Rule[_tables.Active], in old->Local);
-        _opener.Begin();
-        _ = _opener.End(wait: true);
-        int index = _opener.Results[0].Index;
-        _opener.Clear();
-        if (index < 0)
+        Listeners.Listener* listener = _listeners[index];
+        ListenRequest request = new() { Local = listener->Local, Settings = _settings };
+        _tables.Pifs[listener->Pif].Listens.Listen(new Span<ListenRequest>(ref request));
+        if (!request.Outcome.Ok)
             return false;
-        Listeners.Listener* made = _listeners[index];
-        for (int set = 0; set < 2; set++)
-            made->Rule[set] = old->Rule[set];
-        made->Seen = old->Seen;
+        // What is queued on the old one has come by an interface that is gone.
+        _acceptor.Disarm(index);
+        _listeners.Replace(index, in request);
         if (_acceptor.RuleInForce(index) != null)
             _acceptor.Arm(index);
         return true;
@@ -156,9 +116,9 @@ public sealed unsafe class InterfaceWatch : IEventHandler, ITimed
 
     void Say()
     {
-        if (_reopened > 0)
-            Log.Info($"interfaces were made anew: {_reopened} ports are listened on again");
-        int left = _dead - _reopened;
+        if (_replaced > 0)
+            Log.Info($"interfaces were made anew: {_replaced} ports are listened on again");
+        int left = _dead - _replaced;
         if (left > 0 && left != _saidDead)
             Log.Warn($"interfaces are gone: nothing comes to {left} ports until they are back");
         _saidDead = left;

@@ -1,5 +1,6 @@
 using Pesto.Forwarder.Accepting;
 using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
@@ -10,10 +11,13 @@ namespace Pesto.Forwarder.Commit;
 /// Closes listening sockets and resets no client: first they are quiesced, so that no new connection comes to them; then
 /// <see cref="HandshakeDrain"/> lets those under way come to their end; then what is queued on them is served, and they are closed.
 /// </summary>
-public sealed unsafe class ListenerCloser(Tables tables, Listeners listeners, Acceptor acceptor, PortTakeover takeover, Counters counters)
+public sealed unsafe class ListenerCloser(EventLoop loop, Tables tables, Listeners listeners, Acceptor acceptor, PortTakeover takeover, Counters counters)
 {
     /// <summary>Connections or datagrams taken from a socket's queue before traffic has its turn.</summary>
     const int Stride = 64;
+
+    /// <summary>How long connections that wait on a socket get for room to be served before it is closed: then they are reset.</summary>
+    const long ServingMilliseconds = 500;
 
     /// <summary>Sees to it that no new connection comes to a socket. What is queued on it can still be accepted.</summary>
     public void Quiesce(int index)
@@ -22,6 +26,7 @@ public sealed unsafe class ListenerCloser(Tables tables, Listeners listeners, Ac
         acceptor.Disarm(index);
         if (listener->Quiesced)
             return;
+        listener->ServedUntil = loop.Now + ServingMilliseconds;
         listener->Quiesced = Sockets.Quiesce(listener->Fd).Ok;
         // Bound to an interface already, it can't be bound to another without CAP_NET_RAW (EPERM): then new connections are left to try
         // again, which they do after a second, and datagrams are taken until there is none for the moment.
@@ -40,6 +45,12 @@ public sealed unsafe class ListenerCloser(Tables tables, Listeners listeners, Ac
         if (rule != null)
         {
             Acceptor.Accepted left = acceptor.Accept(index, rule, Stride, isLast: true);
+            if (left == Acceptor.Accepted.Full && loop.Now >= listener->ServedUntil)
+            {
+                acceptor.CountReset(index);
+                left = Acceptor.Accepted.All;
+            }
+
             // To a UDP socket that could not be quiesced, datagrams may come for ever.
             if (left == Acceptor.Accepted.Full || (left == Acceptor.Accepted.Some && listener->Quiesced))
                 return left;

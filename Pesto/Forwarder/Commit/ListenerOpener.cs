@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Pesto.Forwarder.Listening;
+using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
@@ -26,6 +27,8 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
 
         public ListenAddress Local;
 
+        public DescriptorUse Use;
+
         /// <summary>Its index among the listening sockets, wanted by no rule yet; or -1.</summary>
         public int Index;
 
@@ -47,7 +50,8 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
     public ReadOnlySpan<Wanted> Results => _wanted.AsSpan(0, _count);
 
     /// <summary>Adds a socket to the batch, unless it is there for the same rule already.</summary>
-    public void Add(int pif, int rule, in ListenAddress local)
+    /// <param name="use">What its descriptor is counted as.</param>
+    public void Add(int pif, int rule, in ListenAddress local, DescriptorUse use)
     {
         Debug.Assert(!IsFull && !IsUnderWay && (_count == 0 || pif == _pif), "a batch is of one pif");
         foreach (ref readonly Wanted other in Results)
@@ -57,7 +61,7 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
         }
 
         _pif = pif;
-        _wanted[_count] = new() { Rule = rule, Local = local };
+        _wanted[_count] = new() { Rule = rule, Local = local, Use = use };
         _requests[_count++] = new() { Local = local, Settings = settings };
     }
 
@@ -77,18 +81,18 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
         {
             if (_requests[i].Outcome.Is(Errno.EADDRINUSE))
                 takeover.TakeOver(_pif, ref _requests[i]);
-            (_wanted[i].Index, _wanted[i].Error) = Add(in _requests[i]);
+            (_wanted[i].Index, _wanted[i].Error) = Add(in _requests[i], _wanted[i].Use);
         }
 
         return true;
     }
 
-    (int Index, Errno Error) Add(in ListenRequest opened)
+    (int Index, Errno Error) Add(in ListenRequest opened, DescriptorUse use)
     {
         if (!opened.Outcome.Ok)
             return (-1, opened.Outcome.Error);
 
-        int index = listeners.Add(_pif, in opened);
+        int index = listeners.Add(_pif, in opened, use);
         if (index < 0)
         {
             Descriptors.Close(opened.Outcome.Value);

@@ -306,7 +306,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
             }
             else
             {
-                _opener.Add(pif, _atRule, in local);
+                _opener.Add(pif, _atRule, in local, DescriptorUse.ListeningExplicit);
             }
 
             _atPort++;

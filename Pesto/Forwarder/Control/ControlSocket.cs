@@ -16,7 +16,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
     /// Clients that may wait with a descriptor of ours each; further ones wait in the kernel. So many are a crowd, in which
     /// those that stall share one time-out: who does not stall then gets his turn within it.
     /// </summary>
-    const int MostWaiting = 64;
+    const int UsualMostWaiting = 64;
 
     const long RetryMilliseconds = 100;
 
@@ -28,7 +28,8 @@ public sealed class ControlSocket : IEventHandler, ITimed
     readonly bool _idsMeanSomething;
     readonly int _fd;
     readonly int _kind;
-    readonly Queue<int> _waiting = new(MostWaiting);
+    readonly int _mostWaiting;
+    readonly Queue<int> _waiting = new(UsualMostWaiting);
     bool _choosing;
     bool _armed;
     long _retryAt = long.MaxValue;
@@ -38,8 +39,11 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
     /// <summary>Opens the socket; throws <see cref="LinuxException"/> with the path in its words.</summary>
     /// <param name="idsMeanSomething">False in a user namespace in which other users are not mapped: then the socket's mode alone keeps them out.</param>
-    public ControlSocket(EventLoop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething)
+    /// <param name="descriptors">How many clients may have a descriptor at a time, 3 or more.</param>
+    public ControlSocket(EventLoop loop, Session session, ListeningUnixSocket socket, bool idsMeanSomething, int descriptors)
     {
+        // One has its turn, and one more is accepted to be turned away.
+        _mostWaiting = Math.Min(UsualMostWaiting, descriptors - 2);
         _loop = loop;
         _session = session;
         _path = socket.Path;
@@ -58,7 +62,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
     public void OnEvents(EventKey key, Events events)
     {
-        while (_waiting.Count < MostWaiting)
+        while (_waiting.Count < _mostWaiting)
         {
             Result accepted = Sockets.Accept(_fd);
             if (accepted.Ok)
@@ -78,7 +82,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
             }
         }
 
-        if (_waiting.Count == MostWaiting)
+        if (_waiting.Count == _mostWaiting)
         {
             Disarm();
             _crowded = true;
@@ -136,7 +140,7 @@ public sealed class ControlSocket : IEventHandler, ITimed
 
         _choosing = false;
         _crowded &= _waiting.Count > 0;
-        if (_waiting.Count < MostWaiting && _retryAt == long.MaxValue && !Arm().Ok)
+        if (_waiting.Count < _mostWaiting && _retryAt == long.MaxValue && !Arm().Ok)
             _retryAt = _loop.Now + RetryMilliseconds;
     }
 

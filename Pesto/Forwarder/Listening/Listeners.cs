@@ -11,12 +11,15 @@ namespace Pesto.Forwarder.Listening;
 /// </summary>
 public sealed unsafe class Listeners
 {
+    readonly DescriptorBudget _budget;
     readonly Slots<Listener> _slots;
     readonly NativeArray<int> _buckets;
     readonly int _mask;
 
-    public Listeners(int capacity)
+    public Listeners(DescriptorBudget budget)
     {
+        _budget = budget;
+        int capacity = budget.Most(DescriptorUse.ListeningExplicit);
         _slots = new(capacity);
         int size = 1;
         while (size < capacity * 2)
@@ -40,6 +43,18 @@ public sealed unsafe class Listeners
 
         /// <summary>It is quiesced by a hop limit, which connections accepted from it inherit.</summary>
         public bool QuiescedByHops;
+
+        /// <summary>What its descriptor is counted as.</summary>
+        public DescriptorUse Use;
+
+        /// <summary>Connections accepted from it that are open.</summary>
+        public int Flows;
+
+        /// <summary>It waits, unwatched, until there is room for what comes to it.</summary>
+        public bool Paused;
+
+        /// <summary>Until when what waits on it gets time to be served once it is quiesced, in milliseconds of the loop's clock.</summary>
+        public long ServedUntil;
 
         /// <summary>As in <see cref="ListenRequest"/>.</summary>
         public uint InterfaceIndex;
@@ -119,14 +134,16 @@ public sealed unsafe class Listeners
     }
 
     /// <summary>Takes in an open socket, wanted by no rule yet; -1 if there is no place left.</summary>
-    public int Add(int pif, in ListenRequest order)
+    public int Add(int pif, in ListenRequest order, DescriptorUse use)
     {
-        int index = _slots.Take();
-        if (index < 0)
+        if (!_budget.TryTake(use, 1))
             return -1;
+        // The budget has no more of these than there are slots.
+        int index = _slots.Take();
         Listener* listener = _slots[index];
         listener->Local = order.Local;
         listener->Fd = order.Outcome.Value;
+        listener->Use = use;
         listener->Pif = (byte)pif;
         listener->Rule[0] = listener->Rule[1] = -1;
         listener->Handover = order.Handover;
@@ -136,6 +153,23 @@ public sealed unsafe class Listeners
         listener->Next = _buckets[bucket];
         _buckets[bucket] = index;
         return index;
+    }
+
+    /// <summary>Puts another socket, bound to the same, in the place of one that is closed; not watched yet.</summary>
+    public void Replace(int index, in ListenRequest opened)
+    {
+        Listener* listener = _slots[index];
+        Descriptors.Close(listener->Fd);
+        listener->Fd = opened.Outcome.Value;
+        listener->InterfaceIndex = opened.InterfaceIndex;
+        listener->FromElsewhere = opened.FromElsewhere;
+    }
+
+    /// <summary>A connection accepted from a socket, which may be closed since, has ended.</summary>
+    public void FlowEnded(int index, uint generation)
+    {
+        if (_slots.Generation(index) == generation)
+            _slots[index]->Flows--;
     }
 
     /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
@@ -157,6 +191,7 @@ public sealed unsafe class Listeners
             link = &_slots[*link]->Next;
         *link = listener->Next;
         Descriptors.Close(listener->Fd);
+        _budget.Give(listener->Use, 1);
         _slots.Return(index);
     }
 

@@ -1,72 +1,51 @@
-using Pesto.Forwarder.Reporting;
-using Pesto.Linux;
-
 namespace Pesto.Forwarder.Loop;
 
-/// <summary>
-/// What happens when the system has no more to give: descriptors, memory, ports. It is a state and not a crash: new
-/// connections wait in the kernel, existing ones go on, one line says so, and it is tried again when something was
-/// given back, or after a while.
-/// </summary>
-public sealed class Backpressure : ITimed
+/// <summary>Holds descriptors that it can do without.</summary>
+public interface IGivesRoom
 {
-    const long RetryMilliseconds = 100;
-    const long SayAgainMilliseconds = 10_000;
+    /// <summary>Closes one or some of them; false if there are none.</summary>
+    bool GiveRoom();
+}
 
-    readonly EventLoop _loop;
-    long _retryAt = long.MaxValue;
-    long _saidAt = long.MinValue / 2;
+/// <summary>
+/// What happens when descriptors are used up: those who hold some that they can do without are asked for them, in order. Who still gets
+/// none leaves what comes in the kernel's queue, and tries again when <see cref="DescriptorBudget.Gifts"/> has changed, or after
+/// <see cref="RetryMilliseconds"/>, since the system may have run out of what is counted nowhere here.
+/// </summary>
+public sealed class Backpressure
+{
+    public const long RetryMilliseconds = 100;
 
-    public Backpressure(EventLoop loop)
+    readonly DescriptorBudget _budget;
+    readonly IGivesRoom[] _givers;
+
+    /// <param name="givers">Who is asked for room, the first until it has no more, then the next.</param>
+    public Backpressure(DescriptorBudget budget, params IGivesRoom[] givers)
     {
-        _loop = loop;
+        _budget = budget;
+        _givers = givers;
     }
 
-    /// <summary>True while new connections are left waiting in the kernel.</summary>
-    public bool Full => _retryAt != long.MaxValue;
-
-    /// <summary>Called when accepting may go on.</summary>
-    public Action? Recovered { get; set; }
-
-    /// <summary>Says what to add to the line: how much there is of everything.</summary>
-    public Func<string>? Numbers { get; set; }
-
-    /// <summary>Called when a limit is reached: gives back what can be spared.</summary>
-    public Action? MakeRoom { get; set; }
-
-    public bool IsExhaustion(Errno error) => error is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM or Errno.ENOSPC;
-
-    public void Reached(string what, Errno error)
+    /// <summary>Sees to it that so many can be taken; false if that is not possible now.</summary>
+    public bool HasRoom(DescriptorUse use, int count)
     {
-        _retryAt = _loop.Now + RetryMilliseconds;
-        Say(what, error, "new connections wait, existing ones go on");
-        MakeRoom?.Invoke();
+        while (!_budget.CanTake(use, count))
+        {
+            if (!GiveRoom())
+                return false;
+        }
+
+        return true;
     }
 
-    /// <summary>A limit that is met by ending the UDP flow that has been idle longest: nothing has to wait.</summary>
-    public void MadeRoom(string what, Errno error) => Say(what, error, "the UDP flows that are idle longest make room for new ones");
-
-    void Say(string what, Errno error, string consequence)
+    bool GiveRoom()
     {
-        if (_loop.Now - _saidAt < SayAgainMilliseconds)
-            return;
-        _saidAt = _loop.Now;
-        string reason = error == Errno.None ? "none left" : error.Text();
-        Log.Warn($"limit reached: {what}: {reason} ({Numbers?.Invoke()}); {consequence}");
-    }
+        foreach (IGivesRoom giver in _givers)
+        {
+            if (giver.GiveRoom())
+                return true;
+        }
 
-    /// <summary>Something was given back.</summary>
-    public void Released()
-    {
-        if (Full)
-            _retryAt = 0;
-    }
-
-    public long Deadline => _retryAt;
-
-    public void OnTime(long now)
-    {
-        _retryAt = long.MaxValue;
-        Recovered?.Invoke();
+        return false;
     }
 }

@@ -104,25 +104,29 @@ public sealed class DescriptorBudget
     /// <summary>The most that this use gets while the others have nothing.</summary>
     public int Most(DescriptorUse use) => _most[(int)use];
 
-    /// <summary>Takes so many, or none of them where that would be more than this use may have now.</summary>
-    public bool TryTake(DescriptorUse use, int count)
+    /// <summary>Whether this use may have so many more now.</summary>
+    public bool CanTake(DescriptorUse use, int count)
     {
         int taken = _taken[(int)use] + count;
         if (taken > _most[(int)use])
             return false;
-        if (use != DescriptorUse.Control)
-        {
-            bool isListening = use is DescriptorUse.ListeningExplicit or DescriptorUse.ListeningAuto;
-            if (isListening && Listening + count > _mostListening)
-                return false;
-            // A use's own share is there for it, whatever the others have.
-            if (taken > _shares[(int)use] && _free - LeftToOthers(use) < count)
-                return false;
-            _free -= count;
-            Check.That(_free >= 0, "no more descriptors are taken than there are");
-        }
+        if (use == DescriptorUse.Control)
+            return true;
+        if (use is DescriptorUse.ListeningExplicit or DescriptorUse.ListeningAuto && Listening + count > _mostListening)
+            return false;
+        // A use's own share is there for it, whatever the others have.
+        return taken <= _shares[(int)use] || _free - LeftToOthers(use) >= count;
+    }
 
-        _taken[(int)use] = taken;
+    /// <summary>Takes so many, or none of them where that would be more than this use may have now.</summary>
+    public bool TryTake(DescriptorUse use, int count)
+    {
+        if (!CanTake(use, count))
+            return false;
+        _taken[(int)use] += count;
+        if (use != DescriptorUse.Control)
+            _free -= count;
+        Check.That(_free >= 0, "no more descriptors are taken than there are");
         return true;
     }
 

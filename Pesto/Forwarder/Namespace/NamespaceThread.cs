@@ -10,9 +10,6 @@ namespace Pesto.Forwarder.Namespace;
 /// </summary>
 public sealed class NamespaceThread : NetworkNamespace
 {
-    /// <summary>Unconnected sockets that are kept at hand for flows, of each protocol and family: one change of threads gets so many.</summary>
-    const int PoolSize = 32;
-
     const int StackSize = 256 * 1024;
 
     readonly int _asked = Descriptors.EventCounter().OrThrow("creating an event counter");
@@ -20,7 +17,8 @@ public sealed class NamespaceThread : NetworkNamespace
     readonly CurrentNamespace _own = new();
     readonly ListenRequest[] _orders = new ListenRequest[MostListeners];
     readonly ListenRequest[] _ordersBegun = new ListenRequest[MostListeners];
-    readonly int[][] _pools = [new int[PoolSize], new int[PoolSize], new int[PoolSize], new int[PoolSize]];
+    readonly int _poolSize;
+    readonly int[][] _pools;
     readonly int[] _pooled = new int[4];
 
     Request _request;
@@ -33,8 +31,11 @@ public sealed class NamespaceThread : NetworkNamespace
     Result _result;
 
     /// <summary>Starts the thread, in the namespace that the caller's thread is in now.</summary>
-    public NamespaceThread()
+    /// <param name="poolSize">Unconnected sockets that are kept at hand for flows, of each protocol and family: one change of threads gets so many.</param>
+    public NamespaceThread(int poolSize)
     {
+        _poolSize = poolSize;
+        _pools = [new int[poolSize], new int[poolSize], new int[poolSize], new int[poolSize]];
         Thread thread = new(Serve, StackSize) { IsBackground = true };
         thread.Start();
     }
@@ -186,7 +187,7 @@ public sealed class NamespaceThread : NetworkNamespace
     void FillPool()
     {
         ushort family = (_pool & 1) == 0 ? SocketAddress.V4 : SocketAddress.V6;
-        while (_pooled[_pool] < PoolSize)
+        while (_pooled[_pool] < _poolSize)
         {
             _result = _pool < 2 ? _own.Tcp(family) : _own.Udp(family);
             if (!_result.Ok)

@@ -14,9 +14,10 @@ public sealed class TargetNamespace
     readonly ServeOptions _options;
     readonly Files.FileIdentity _identity;
 
+    /// <param name="poolSize">As in <see cref="NamespaceThread"/>.</param>
     /// <exception cref="LinuxException">It can't be entered.</exception>
     /// <exception cref="UsageException">It is the one in which the program was started.</exception>
-    public TargetNamespace(ServeOptions options)
+    public TargetNamespace(ServeOptions options, int poolSize)
     {
         _options = options;
         if (options.NetnsPath is not string path)
@@ -31,7 +32,7 @@ public sealed class TargetNamespace
         if (Files.Stat("/proc/self/ns/net", out Files.FileIdentity started).Ok && _identity == started)
             throw new UsageException($"network namespace {path} is the one that this is started in: to forward within it, use --target");
         // Before this thread moves: a new thread is in the namespace of the one that starts it.
-        Host = OtherSide = new();
+        Host = OtherSide = new(poolSize);
         Result entered = Namespaces.EnterNetwork(fd);
         // Entering was tried before (UserNamespace), so EPERM here means that executing this program cost its capabilities: util-linux's
         // nsenter keeps them since 2.40.

@@ -7,24 +7,23 @@ namespace Pesto.Forwarder.Tcp;
 /// Pipes to splice through. A flow has one only while it holds bytes of the flow: few are needed at a time, so they
 /// are kept and handed round.
 /// </summary>
-public sealed unsafe class PipePool
+public sealed unsafe class PipePool : IGivesRoom
 {
     /// <summary>A pipe's capacity in bytes as asked for; who may not have that much gets what the kernel gives.</summary>
     public const int WantedSize = 1024 * 1024;
 
     const int MostIdle = 64;
+    const int DescriptorsEach = 2;
 
     readonly Slots<Pipe> _slots;
     readonly NativeArray<int> _idle = new(MostIdle);
+    readonly DescriptorBudget _budget;
     int _idleCount;
 
-    readonly int _descriptors;
-
-    /// <param name="descriptors">How many may be open, of whatever kind: beyond that no pipe is made, since flows can do without.</param>
-    public PipePool(int capacity, int descriptors)
+    public PipePool(DescriptorBudget budget)
     {
-        _slots = new(capacity);
-        _descriptors = descriptors;
+        _budget = budget;
+        _slots = new(budget.Most(DescriptorUse.Pipe) / DescriptorsEach);
     }
 
     public struct Pipe
@@ -64,7 +63,7 @@ public sealed unsafe class PipePool
     }
 
     /// <summary>Closes a pipe that is kept at hand; false if there is none.</summary>
-    public bool DiscardIdle()
+    public bool GiveRoom()
     {
         if (_idleCount == 0)
             return false;
@@ -78,27 +77,20 @@ public sealed unsafe class PipePool
         Pipe* pipe = _slots[index];
         Descriptors.Close(pipe->Read);
         Descriptors.Close(pipe->Write);
+        _budget.Give(DescriptorUse.Pipe, DescriptorsEach);
         _slots.Return(index);
     }
 
     int Make()
     {
+        if (!_budget.CanTake(DescriptorUse.Pipe, DescriptorsEach) || !Descriptors.Pipe(out int read, out int write).Ok)
+            return -1;
+        _ = _budget.TryTake(DescriptorUse.Pipe, DescriptorsEach);
+        // The budget has no more of these than there are slots.
         int index = _slots.Take();
-        if (index < 0)
-            return -1;
         Pipe* pipe = _slots[index];
-        if (!Descriptors.Pipe(out pipe->Read, out pipe->Write).Ok)
-        {
-            _slots.Return(index);
-            return -1;
-        }
-
-        // The lowest free number is given out, so the number tells how many are open.
-        if (pipe->Write >= _descriptors)
-        {
-            Discard(index);
-            return -1;
-        }
+        pipe->Read = read;
+        pipe->Write = write;
 
         // An ordinary user over his share is refused: then the size stays what the kernel gave.
         _ = Descriptors.ResizePipe(pipe->Write, WantedSize).Ok;

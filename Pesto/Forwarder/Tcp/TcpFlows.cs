@@ -44,7 +44,9 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     readonly EventLoop _loop;
     readonly Counters _counters;
-    readonly Backpressure _limits;
+    readonly LimitLog _limits;
+    readonly DescriptorBudget _budget;
+    readonly Listeners _listeners;
     readonly Slots<Flow> _flows;
     readonly PipePool _pipes;
     readonly NativeArray<byte> _buffer = new(BufferSize);
@@ -59,16 +61,18 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     readonly int _kind;
     int _readyCount;
 
-    /// <param name="capacity">The most flows at a time.</param>
-    /// <param name="descriptors">How many may be open in all; pipes are made only below that.</param>
     /// <param name="keepalive">As in <see cref="SocketSettings"/>, for the sockets to targets.</param>
-    public TcpFlows(EventLoop loop, Counters counters, Backpressure limits, int capacity, int descriptors, TcpTimes times, int keepalive)
+    public TcpFlows(
+        EventLoop loop, Counters counters, LimitLog limits, DescriptorBudget budget, Listeners listeners, PipePool pipes, TcpTimes times, int keepalive)
     {
         _loop = loop;
         _counters = counters;
         _limits = limits;
+        _budget = budget;
+        _listeners = listeners;
+        _pipes = pipes;
+        int capacity = budget.Most(DescriptorUse.TcpFlow) / DescriptorsEach;
         _flows = new(capacity);
-        _pipes = new(capacity, descriptors);
         _ready = new(capacity * 2);
         _connecting = new(capacity, times.Connect);
         _idle = new(capacity, times.Idle);
@@ -76,7 +80,6 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         _loading = new(capacity * 2, Patience);
         _targetSocket = new(keepalive);
         _kind = loop.AddHandler(this);
-        limits.MakeRoom += () => MakeRoom();
     }
 
     struct End
@@ -132,6 +135,13 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
     struct Flow
     {
+        /// <summary>What its descriptors are counted as.</summary>
+        public DescriptorUse Use;
+
+        /// <summary>The listening socket that it was accepted from, by the generation that it had then.</summary>
+        public int Listener;
+        public uint ListenerGeneration;
+
         public End Client;
         public End Target;
         public Direction In;
@@ -159,61 +169,58 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
         Broken,
     }
 
-    public int Open => _flows.Count;
-
     public int PipeCount => _pipes.Count;
 
     /// <summary>The descriptors that a flow needs which holds nothing.</summary>
     public const int DescriptorsEach = 2;
 
-    /// <summary>Gives back the descriptors of what is only kept at hand; false if there is nothing of that kind.</summary>
-    public bool MakeRoom() => _pipes.DiscardIdle();
-
-    public int DescriptorCount => DescriptorsEach * (_flows.Count + _pipes.Count);
-
     /// <summary>Takes over an accepted connection and connects it to the target; whatever fails resets the client.</summary>
-    public void Add(int client, in SocketAddress peer, Tables.PifEntry pif, in SocketAddress wanted)
+    /// <param name="peer">The client.</param>
+    /// <param name="listener">The listening socket that it came from.</param>
+    /// <param name="use">What it is counted as: the budget can take it.</param>
+    /// <returns>False where there is no more of something, so that another connection from the same socket would fare no better now.</returns>
+    public bool Add(int client, in SocketAddress peer, int listener, DescriptorUse use, Tables.PifEntry pif, in SocketAddress wanted)
     {
         SocketAddress target = wanted;
         SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
         if (source.Is == SocketSource.Kind.None)
         {
             Refuse(client, in target, Errno.EADDRNOTAVAIL);
-            return;
+            return true;
         }
 
         Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
         if (fd < 0)
         {
-            if (_limits.IsExhaustion(connected.Error))
+            bool exhausted = LimitLog.IsExhaustion(connected.Error);
+            if (exhausted)
                 _limits.Reached("sockets to targets", connected.Error);
             Shed(client);
-            return;
+            return !exhausted;
         }
 
-        int index = connected.Ok || connected.Is(Errno.EINPROGRESS) ? _flows.Take() : -1;
-        if (index < 0)
+        if (!connected.Ok && !connected.Is(Errno.EINPROGRESS))
         {
             Descriptors.Close(fd);
             if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
             {
                 _limits.Reached("local ports towards a target", connected.Error);
                 Shed(client);
-            }
-            else if (connected.Ok || connected.Is(Errno.EINPROGRESS))
-            {
-                _limits.Reached("TCP flows", Errno.None);
-                Shed(client);
-            }
-            else
-            {
-                Refuse(client, in target, connected.Error);
+                return false;
             }
 
-            return;
+            Refuse(client, in target, connected.Error);
+            return true;
         }
 
+        _ = _budget.TryTake(use, DescriptorsEach);
+        // The budget has no more of these than there are slots.
+        int index = _flows.Take();
         Flow* flow = _flows[index];
+        flow->Use = use;
+        flow->Listener = listener;
+        flow->ListenerGeneration = _listeners.Generation(listener);
+        _listeners[listener]->Flows++;
         flow->Client = new() { Fd = client, Writable = true, NoDelay = true };
         flow->Target = new() { Fd = fd };
         flow->In.Pipe = flow->Out.Pipe = -1;
@@ -231,6 +238,8 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             _counters.Shed++;
             Break(index);
         }
+
+        return watched.Ok;
     }
 
     /// <summary>
@@ -652,9 +661,10 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
             _loading.Stop(index * 2);
         if (flow->Target.Loads && !flow->Target.Readable)
             _loading.Stop((index * 2) + 1);
+        _listeners.FlowEnded(flow->Listener, flow->ListenerGeneration);
+        _budget.Give(flow->Use, DescriptorsEach);
         _flows.Return(index);
         _counters.TcpOpen--;
-        _limits.Released();
     }
 
     public long Deadline => _readyCount > 0 ? 0 : Math.Min(

@@ -11,7 +11,7 @@ namespace Pesto.Forwarder.Udp;
 /// The life of UDP flows: the first datagram of a client begins one; it ends when it has been idle for its time, when nobody
 /// listens on its target, when its rule is gone, or to make room. <see cref="UdpRelay"/> moves the datagrams.
 /// </summary>
-public sealed unsafe class UdpFlows : IEventHandler, ITimed
+public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
 {
     /// <summary>More than a receive buffer holds: nothing is drained for ever.</summary>
     const int MostDrained = 1 << 16;
@@ -30,7 +30,8 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
 
     readonly EventLoop _loop;
     readonly Counters _counters;
-    readonly Backpressure _limits;
+    readonly LimitLog _limits;
+    readonly DescriptorBudget _budget;
     readonly Tables _tables;
     readonly Listeners _listeners;
     readonly Targets _targets;
@@ -40,11 +41,12 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     readonly int _kind;
     int _readyCount;
 
-    public UdpFlows(EventLoop loop, Counters counters, Backpressure limits, Tables tables, Listeners listeners, Targets targets, UdpFlowTable flows)
+    public UdpFlows(EventLoop loop, Counters counters, LimitLog limits, DescriptorBudget budget, Tables tables, Listeners listeners, Targets targets, UdpFlowTable flows)
     {
         _loop = loop;
         _counters = counters;
         _limits = limits;
+        _budget = budget;
         _tables = tables;
         _listeners = listeners;
         _targets = targets;
@@ -52,7 +54,6 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         _relay = new(counters, listeners, flows);
         _ready = new(flows.Capacity);
         _kind = loop.AddHandler(this);
-        limits.MakeRoom += MakeRoom;
     }
 
     /// <summary>Forwards what waits on a listening socket by the rule, up to so many datagrams. True if there may be more.</summary>
@@ -133,9 +134,16 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         NetworkNamespace side = _tables.Pifs[_listeners[listener]->Pif].Connects;
         if (_flows.Count == _flows.Capacity)
             Shed(Errno.None);
+        if (!_budget.CanTake(DescriptorUse.UdpFlow, 1))
+        {
+            Shed(Errno.EMFILE);
+            if (!_budget.CanTake(DescriptorUse.UdpFlow, 1))
+                return -1;
+        }
+
         Result socket = Connected(side, in target);
         // EAGAIN: no local port is left.
-        if (socket.Is(Errno.EAGAIN) || _limits.IsExhaustion(socket.Error))
+        if (socket.Is(Errno.EAGAIN) || LimitLog.IsExhaustion(socket.Error))
         {
             Shed(socket.Error);
             socket = Connected(side, in target);
@@ -147,6 +155,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
             return -1;
         }
 
+        _ = _budget.TryTake(DescriptorUse.UdpFlow, 1);
         int fd = socket.Value;
         int index = _flows.Add(in key, in target, fd, listener, _loop.Now);
         _counters.UdpOpen++;
@@ -259,16 +268,18 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
     }
 
     /// <summary>Ends some flows that have been idle for a while, because something else needs what they hold.</summary>
-    void MakeRoom()
+    public bool GiveRoom()
     {
         for (int i = 0; i < MakeRoomFor; i++)
         {
             int first = _flows.IdleSince(_loop.Now - IdleEnough);
             if (first < 0)
-                return;
+                return i > 0;
             _counters.UdpShed++;
             End(first);
         }
+
+        return true;
     }
 
     void End(int index)
@@ -278,7 +289,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed
         Descriptors.Close(_flows[index]->Fd);
         _flows.Remove(index);
         _counters.UdpOpen--;
-        _limits.Released();
+        _budget.Give(DescriptorUse.UdpFlow, 1);
     }
 
     public long Deadline => _relay.HasReplies || _readyCount > 0 ? 0 : _flows.Deadline;

@@ -1,7 +1,7 @@
 using System.Text.RegularExpressions;
 using Pesto.Tests.Harness;
 
-namespace Pesto.Tests.Architecture;
+namespace Pesto.Tests.Structure;
 
 /// <summary>A namespace of the program uses those that stand before it in one list, and no other: there are no cycles, and one can read the folders in this order.</summary>
 public sealed partial class ArrowTests
