@@ -11,6 +11,8 @@ static class Program
     /// <summary>How many connections it has an answer on before it says so.</summary>
     const int Step = 500;
 
+    const int PoolThreads = 64;
+
     /// <summary>
     /// Given "connections PORT COUNT": opens so many connections to a port of the loopback and has an answer on each; does
     /// the latter again on all of them whenever it reads a line, until there is none. Writes a dot for every few hundred answers.
@@ -19,7 +21,13 @@ static class Program
     static async Task<int> Main(string[] arguments)
     {
         if (arguments is not ["connections", string port, string count])
+        {
+            // Tests keep threads of the pool waiting, and what they wait for are continuations that need others. Beyond one thread for each
+            // processor, the pool adds one every half second.
+            _ = ThreadPool.SetMinThreads(PoolThreads, PoolThreads);
             return await Xunit.Runner.InProc.SystemConsole.ConsoleRunner.Run(arguments);
+        }
+
         _ = Processes.RaiseDescriptorLimit();
         List<Socket> sockets = [];
         for (int i = 0; i < int.Parse(count); i++)

@@ -173,27 +173,27 @@ sealed class Trial : IDisposable
 
     Sample UpdateOverAndOver()
     {
-        ControlClient control = new(_forwarder.ControlSocket!);
-        Rule[] table = control.Read();
+        PortTables tables = new(_forwarder.ControlSocket!);
+        Rule[] before = tables.Inbound();
         Stopwatch elapsed = Stopwatch.StartNew();
         int updates = 0;
         // It must end before the client does, so that the client sees all of it.
         while (elapsed.Elapsed.TotalSeconds < _seconds * 0.9)
-            control.Update(table, updates++ % 2 == 0 ? [ControlClient.Forward(9000, 9000)] : []);
+            tables.Replace(before, updates++ % 2 == 0 ? [PortTables.Forward(9000, 9000)] : []);
         return new() { Value = updates / elapsed.Elapsed.TotalSeconds };
     }
 
     Sample UpdateLarge()
     {
-        ControlClient control = new(_forwarder.ControlSocket!);
-        Rule[] table = control.Read();
+        PortTables tables = new(_forwarder.ControlSocket!);
+        Rule[] before = tables.Inbound();
         Stopwatch elapsed = Stopwatch.StartNew();
-        control.Update(table, [ControlClient.Forward(FirstOfMany, FirstOfMany + ManyPorts - 1)]);
+        tables.Replace(before, PortTables.Forward(FirstOfMany, FirstOfMany + ManyPorts - 1));
         double added = elapsed.Elapsed.TotalMilliseconds;
         Thread.Sleep(300);
         bool open = Accepts(FirstOfMany + ManyPorts - 1);
         elapsed.Restart();
-        control.Update(table, []);
+        tables.Replace(before);
         if (!open)
             return new() { Error = "the ports that were added are not open" };
         return new() { Others = new() { ["ms to add"] = added, ["ms to remove"] = elapsed.Elapsed.TotalMilliseconds } };

@@ -3,8 +3,8 @@ using BenchmarkDotNet.Diagnosers;
 using BenchmarkDotNet.Jobs;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
-using Pesto.Bench.Compare;
 using Perfolizer.Horology;
+using Pesto.Bench.Compare;
 
 namespace Pesto.Bench.Micro;
 

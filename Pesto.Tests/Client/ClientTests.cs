@@ -12,11 +12,8 @@ public sealed class ClientTests
 
     static byte[] Listing(uint version = 2)
     {
-        byte[] bytes = new byte[Wire.HelloSize + Wire.PifSize + 1];
-        Wire.WriteHello(bytes, version);
         Capabilities all = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp;
-        Wire.WritePif(bytes.AsSpan(Wire.HelloSize), Pif.Host, Pif.HostName, all, 0);
-        return bytes;
+        return new ServerState(version) { Pifs = { new(Pif.Host, Pif.HostName, all) } }.WriteListing();
     }
 
     [Fact]

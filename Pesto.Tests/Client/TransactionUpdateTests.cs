@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Net.Sockets;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -9,34 +8,37 @@ namespace Pesto.Tests.Client;
 /// <summary>What the client tells of transactions that end as pesto's own server does not let them end, or seldom.</summary>
 public sealed class TransactionUpdateTests
 {
-    static readonly byte[] Valid = Message(MessageType.Verdict, new byte[Transactions.VerdictSize]);
+    static readonly byte[] Valid = Written(VerdictMessage.Valid);
 
-    static byte[] Message(MessageType type, byte[] body)
+    static byte[] Written(VerdictMessage verdict)
     {
-        byte[] message = new byte[Transactions.HeadSize + body.Length];
-        Transactions.WriteHead(message, type, body.Length);
-        body.CopyTo(message.AsSpan(Transactions.HeadSize));
-        return message;
+        byte[] message = new byte[VerdictMessage.MostBytes];
+        return message[..verdict.Write(message)];
     }
 
-    static byte[] Outcome(byte failures) => Message(MessageType.Outcome, [0, 0, 0, failures, 0, 0, 0, 0]);
+    static byte[] Outcome(int failures)
+    {
+        byte[] message = new byte[OutcomeMessage.MostBytes];
+        return message[..OutcomeMessage.Write(message, failures, [])];
+    }
 
-    static byte[] Done(DoneStatus status, byte failures = 0) => Message(MessageType.Done, [0, 0, 0, (byte)status, 0, 0, 0, failures, 0, 0, 0, 0]);
+    static byte[] Done(DoneStatus status, int failures = 0)
+    {
+        byte[] message = new byte[DoneMessage.MostBytes];
+        return message[..DoneMessage.Write(message, status, failures, [])];
+    }
 
     static byte[] Listing()
     {
-        byte[] bytes = new byte[Wire.HelloSize + Wire.PifSize + 1];
-        Wire.WriteHello(bytes, 2);
         Capabilities all = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Transactions;
-        Wire.WritePif(bytes.AsSpan(Wire.HelloSize), Pif.Host, Pif.HostName, all, 0);
-        return bytes;
+        return new ServerState(Wire.Version) { Pifs = { new(Pif.Host, Pif.HostName, all) } }.WriteListing();
     }
 
     /// <summary>Reads what the client sends up to APPLY.</summary>
     static void ReadTables(Socket client)
     {
-        byte[] head = client.ReadExactly(Transactions.HelloSize + Transactions.HeadSize);
-        client.ReadExactly((int)BinaryPrimitives.ReadUInt32BigEndian(head.AsSpan(Transactions.HelloSize + 1)));
+        client.ReadExactly(ClientHello.Size);
+        client.ReadExactly((int)MessageHead.Read(client.ReadExactly(MessageHead.Size)).Length);
     }
 
     static Finished Run(byte[] says, params string[] options)
@@ -72,7 +74,7 @@ public sealed class TransactionUpdateTests
     [Theory]
     [InlineData(0)]
     [InlineData(1)]
-    public void What_could_not_be_done_at_the_end_is_told(byte failuresBefore)
+    public void What_could_not_be_done_at_the_end_is_told(int failuresBefore)
     {
         DoneStatus status = failuresBefore == 0 ? DoneStatus.Committed : DoneStatus.RolledBack;
         Finished finished = Run([.. Valid, .. Outcome(failuresBefore), .. Done(status, failures: 3)]);
@@ -91,7 +93,7 @@ public sealed class TransactionUpdateTests
                 client.Send(Listing());
                 ReadTables(client);
                 client.Send([.. Valid, .. Outcome(0), .. Done(DoneStatus.TimedOut)]);
-                client.ReadExactly(Transactions.HeadSize + 4);
+                client.ReadExactly(ApplyMessage.Size);
                 client.Close();
                 closed.Set();
                 return [];
@@ -107,13 +109,12 @@ public sealed class TransactionUpdateTests
     [Fact]
     public void A_server_that_refuses_before_it_has_read_all_is_heard()
     {
-        byte[] refusal = new byte[Transactions.HeadSize + Transactions.VerdictSize + Transactions.LongestText];
-        int length = Transactions.WriteVerdict(refusal, VerdictStatus.Invalid, Pif.Host, 0, "not this one");
+        byte[] refusal = Written(new(VerdictStatus.Invalid, Pif.Host, 0, "not this one"));
         using ScriptedServer server = new(client =>
         {
             client.Send(Listing());
             client.ReadExactly(1);
-            client.Send(refusal.AsSpan(0, length));
+            client.Send(refusal);
             return [];
         });
         Finished finished = new Command(Programs.Pesto, "-t", "80", server.Path).Run();
@@ -129,7 +130,7 @@ public sealed class TransactionUpdateTests
             client.Send(Listing());
             ReadTables(client);
             client.Send([.. Valid, .. Outcome(0)]);
-            client.ReadExactly(Transactions.HeadSize + 4 + Transactions.HeadSize);
+            client.ReadExactly(ApplyMessage.Size + MessageHead.Size);
             return [];
         });
         Finished finished = new Command(Programs.Pesto, "-t", "80", server.Path).Run();

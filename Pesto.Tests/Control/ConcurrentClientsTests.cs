@@ -39,7 +39,7 @@ public sealed class ConcurrentClientsTests
         Assert.All(failures, Assert.Null);
 
         HashSet<Rule> expected = [ServerTables.Rule("127.0.0.1/80"), .. Enumerable.Range(0, Clients).Select(RuleOf)];
-        Assert.Equal(expected, ControlClient.Look(pesto.Control).Of(Pif.Host).ToHashSet());
+        Assert.Equal(expected, ControlClient.Tables(pesto.Control).Of(Pif.Host).ToHashSet());
         Assert.Equal(
             expected.Select(rule => (int)rule.First).Order(),
             ListeningSocket.Of(pesto.Process, bed.Host).Select(socket => (int)socket.Port).Order());
@@ -50,7 +50,7 @@ public sealed class ConcurrentClientsTests
     static void Change(string path, Func<Rule[], Rule[]> edit)
     {
         using ControlClient client = ControlClient.Greeted(path);
-        Rule[] before = ServerTables.Of(client.Listed!).Of(Pif.Host), after = edit(before);
+        Rule[] before = ServerTables.Of(client.State!).Of(Pif.Host), after = edit(before);
         Assert.Equal(1, Math.Abs(after.Length - before.Length));
         client.Send([.. ControlClient.Hello, .. ControlClient.TablesMessage(ServerTables.Host(after))]);
         Assert.Equal(VerdictStatus.Valid, client.ReadVerdict().Status);

@@ -97,7 +97,7 @@ public sealed class HandoverTests
                 Assert.Equal("ping", served.Exchange("ping"));
             ControlClient.Replace(control, ServerTables.Tcp());
             Assert.False(where.Accepts(port));
-            Assert.Empty(ControlClient.Look(control).Of(Pif.Splice));
+            Assert.Empty(ControlClient.Tables(control).Of(Pif.Splice));
         }
     }
 
@@ -237,7 +237,7 @@ public sealed class HandoverTests
         for (int i = 0; i < 50; i++)
         {
             using ControlClient client = ControlClient.Applied(pesto.Control, ServerTables.Tcp(i % 2 == 0 ? "127.0.0.1/8080" : "8080"));
-            Assert.Equal(0u, client.Outcome!.Failures);
+            Assert.Equal(0u, client.Outcome.Failures);
             client.Send(ControlClient.RollbackMessage);
             Assert.Equal(DoneStatus.RolledBack, client.ReadDone());
             NobodyCanJoin(bed.Host, ServerTables.Tcp("0.0.0.0/8080"));
@@ -257,7 +257,7 @@ public sealed class HandoverTests
         using TcpService open = TcpService.Says(bed.Container, 81, "open"), secret = TcpService.Says(bed.Container, 82, "secret");
         using RunningForwarder pesto = bed.Serve("-t", "0.0.0.0/8080:81");
         using ControlClient client = ControlClient.Applied(pesto.Control, ServerTables.Tcp("127.0.0.1/8080:82"));
-        Assert.Equal(0u, client.Outcome!.Failures);
+        Assert.Equal(0u, client.Outcome.Failures);
         using Socket stranger = away.Connect(new IPEndPoint(IPAddress.Parse("10.1.0.2"), 8080)), local = bed.Host.Connect(8080);
         Assert.Equal("secret", local.ReadToEnd());
         client.Send(ControlClient.CommitMessage);

@@ -51,7 +51,7 @@ public sealed class LargeUpdateTests(ITestOutputHelper output)
         using Testbed bed = new();
         using TcpService service = TcpService.Says(bed.Host, 81, "outside");
         using RunningForwarder pesto = bed.Serve("-q", "-t", "127.0.0.1/80", "-T", "8081:81");
-        Rule[] outbound = ControlClient.Look(pesto.Control).Of(Pif.Splice);
+        Rule[] outbound = ControlClient.Tables(pesto.Control).Of(Pif.Splice);
         ServerTables few = ServerTables.Tcp("127.0.0.1/80").With(Pif.Splice, outbound);
         ServerTables many = ServerTables.Tcp("127.0.0.1/80", $"127.0.0.1/20000-{20000 + Some - 1}").With(Pif.Splice, outbound);
         using ConnectLoop connections = new(bed.Container, 8081), others = new(bed.Container, 8081);

@@ -124,7 +124,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         public void Check()
         {
             using ControlClient client = ControlClient.Greeted(pesto.Control);
-            Assert.Equal(this.tables, ServerTables.Of(client.Listed!));
+            Assert.Equal(this.tables, ServerTables.Of(client.State!));
             HashSet<ListeningSocket> there = [.. ListeningSocket.Of(pesto.Process, bed.Host).Select(socket => socket with { Inode = 0 })];
             Assert.Equal([], there.Except(this.sockets));
             Assert.Equal([], this.sockets.Except(there));
@@ -231,8 +231,8 @@ public sealed class ModelTests(ITestOutputHelper output)
         ControlClient Apply(ServerTables next)
         {
             ControlClient client = ControlClient.Applied(pesto.Control, next, seconds: 60);
-            Assert.Equal(this.FailuresOf(next), client.Outcome!.Failures);
-            Assert.All(client.Outcome.Entries, entry => Assert.Equal(Errno.EADDRINUSE, entry.Error));
+            Assert.Equal(this.FailuresOf(next), client.Outcome.Failures);
+            Assert.All(client.Outcome.Named, entry => Assert.Equal(Errno.EADDRINUSE, entry.Error));
             return client;
         }
 
@@ -285,7 +285,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         bool Err(ServerTables next)
         {
             using ControlClient client = this.Apply(next);
-            client.Send(ControlClient.Message(9));
+            client.Send(ControlClient.Message((MessageType)9));
             Assert.Equal(DoneStatus.ProtocolError, client.ReadDone());
             return false;
         }

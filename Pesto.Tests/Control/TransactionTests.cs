@@ -40,9 +40,9 @@ public sealed class TransactionTests
         ["multicast target"] = ("multicast or broadcast", 0, ServerTables.Host(Changed("127.0.0.1/80", rule => rule with { Target = Address.FromV4(0xe0000001) }))),
         ["conflict"] = ("conflicts with another rule", 1, ServerTables.Tcp("80-90", "127.0.0.1/85")),
         ["conflict over two parts of a table"] = ("conflicts with another rule", 1, ServerTables.Tcp("80").With(Pif.Host, ServerTables.Rule("80"))),
-        ["more than 255 rules"] = ("256 rules, at most 255", Transactions.NoRule, ServerTables.Host([.. Enumerable.Range(1, 256).Select(port => ServerTables.Rule($"{port}"))])),
+        ["more than 255 rules"] = ("256 rules, at most 255", VerdictMessage.NoRule, ServerTables.Host([.. Enumerable.Range(1, 256).Select(port => ServerTables.Rule($"{port}"))])),
         ["more than 255 rules in two parts"] = ("at most 255 rules", 255, ServerTables.Host([.. Enumerable.Range(1, 255).Select(port => ServerTables.Rule($"{port}"))]).With(Pif.Host, ServerTables.Rule("1000"))),
-        ["pif that is not there"] = ("no pif 2", Transactions.NoRule, new ServerTables().With(2)),
+        ["pif that is not there"] = ("no pif 2", VerdictMessage.NoRule, new ServerTables().With(2)),
     };
 
     public static TheoryData<string> InvalidNames => new(Invalid.Keys);
@@ -56,7 +56,7 @@ public sealed class TransactionTests
         using ControlClient client = ControlClient.Greeted(situation.Path);
         client.Send(ControlClient.Hello);
         client.Send(ControlClient.TablesMessage(tables));
-        ControlClient.Verdict verdict = client.ReadVerdict();
+        VerdictMessage verdict = client.ReadVerdict();
         client.ReadEnd();
         Assert.Equal(VerdictStatus.Invalid, verdict.Status);
         Assert.Contains(words, verdict.Text);
@@ -74,9 +74,9 @@ public sealed class TransactionTests
         {
             using ControlClient client = ControlClient.Greeted(situation.Path);
             client.Send(ControlClient.Hello);
-            client.Send(ControlClient.Message((byte)MessageType.Tables, body));
-            ControlClient.Verdict verdict = client.ReadVerdict();
-            Assert.Equal((VerdictStatus.Invalid, 0, Transactions.NoRule), (verdict.Status, verdict.Pif, verdict.Rule));
+            client.Send(ControlClient.Message(MessageType.Tables, body));
+            VerdictMessage verdict = client.ReadVerdict();
+            Assert.Equal((VerdictStatus.Invalid, 0, VerdictMessage.NoRule), (verdict.Status, verdict.Pif, verdict.Rule));
             client.ReadEnd();
         }
 
@@ -90,7 +90,7 @@ public sealed class TransactionTests
         using ControlClient client = ControlClient.Greeted(situation.Path);
         client.Send(ControlClient.Hello);
         client.Send(ControlClient.TablesMessage(ServerTables.Tcp([.. Enumerable.Range(1, 20).Select(last => $"127.0.0.{last}/1-65535")])));
-        ControlClient.Verdict verdict = client.ReadVerdict();
+        VerdictMessage verdict = client.ReadVerdict();
         Assert.Equal(VerdictStatus.TooManySockets, verdict.Status);
         Assert.Contains($"{20 * 65535}", verdict.Text);
         client.ReadEnd();
@@ -108,7 +108,7 @@ public sealed class TransactionTests
         client.Send(ControlClient.TablesMessage(ServerTables.Tcp("127.0.0.1/80:81", "127.0.0.1/81:80")));
         Assert.Equal(VerdictStatus.SelfForwarding, client.ReadVerdict().Status);
         client.ReadEnd();
-        Assert.Empty(ControlClient.Look(path).Of(Pif.Host));
+        Assert.Empty(ControlClient.Tables(path).Of(Pif.Host));
     }
 
     [Fact]
@@ -117,8 +117,8 @@ public sealed class TransactionTests
         using Situation situation = new();
         using (ControlClient client = ControlClient.Applied(situation.Path, After))
         {
-            Assert.Equal(0u, client.Outcome!.Failures);
-            Assert.Empty(client.Outcome.Entries);
+            Assert.Equal(0u, client.Outcome.Failures);
+            Assert.Empty(client.Outcome.Named);
             Assert.True(situation.Bed.Host.Accepts(81));
             // Parked: open, so that nobody else gets the port, and what connects waits.
             Assert.True(situation.Bed.Host.Accepts(80));
@@ -127,7 +127,7 @@ public sealed class TransactionTests
         }
 
         Assert.False(situation.Bed.Host.Accepts(80));
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
     }
 
     [Fact]
@@ -137,7 +137,7 @@ public sealed class TransactionTests
         using TcpService other = TcpService.Echo(situation.Bed.Host, 81);
         using (ControlClient client = ControlClient.Applied(situation.Path, After))
         {
-            Assert.Equal(new ControlClient.Failure(Pif.Host, 0, 81, Errno.EADDRINUSE), Assert.Single(client.Outcome!.Entries));
+            Assert.Equal(new PortFailure(Pif.Host, 0, 81, Errno.EADDRINUSE), Assert.Single(client.Outcome.Named));
             client.Send(ControlClient.RollbackMessage);
             Assert.Equal(DoneStatus.RolledBack, client.ReadDone());
         }
@@ -149,7 +149,7 @@ public sealed class TransactionTests
             Assert.Equal(DoneStatus.Committed, client.ReadDone());
         }
 
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
         Assert.Equal([82], situation.Ports);
     }
 
@@ -159,9 +159,9 @@ public sealed class TransactionTests
         using Situation situation = new();
         using (ControlClient client = ControlClient.Applied(situation.Path, ServerTables.Tcp("192.0.2.1/1000-2999")))
         {
-            Assert.Equal(2000u, client.Outcome!.Failures);
-            Assert.Equal(Transactions.MostEntries, client.Outcome.Entries.Length);
-            Assert.Equal(new ControlClient.Failure(Pif.Host, 0, 2023, Errno.EADDRNOTAVAIL), client.Outcome.Entries[^1]);
+            Assert.Equal(2000u, client.Outcome.Failures);
+            Assert.Equal(OutcomeMessage.MostNamed, client.Outcome.Named.Length);
+            Assert.Equal(new PortFailure(Pif.Host, 0, 2023, Errno.EADDRNOTAVAIL), client.Outcome.Named[^1]);
         }
 
         situation.IsAsBefore();
@@ -175,8 +175,8 @@ public sealed class TransactionTests
         Rule weakAndNowhere = Changed("192.0.2.1/90-93", rule => rule with { Flags = RuleFlags.Weak });
         using TcpService other = TcpService.Echo(situation.Bed.Host, 81), another = TcpService.Echo(situation.Bed.Host, 83);
         using ControlClient client = ControlClient.Applied(situation.Path, ServerTables.Host(weak, weakAndNowhere));
-        Assert.Equal(1u, client.Outcome!.Failures);
-        Assert.Equal(new ControlClient.Failure(Pif.Host, 1, 90, Errno.EADDRNOTAVAIL), Assert.Single(client.Outcome.Entries));
+        Assert.Equal(1u, client.Outcome.Failures);
+        Assert.Equal(new PortFailure(Pif.Host, 1, 90, Errno.EADDRNOTAVAIL), Assert.Single(client.Outcome.Named));
     }
 
     [Fact]
@@ -188,13 +188,13 @@ public sealed class TransactionTests
         {
             using (ControlClient client = ControlClient.Greeted(situation.Path))
                 client.Send(all.AsSpan(0, sent));
-            Assert.Equal(Before, ControlClient.Look(situation.Path));
+            Assert.Equal(Before, ControlClient.Tables(situation.Path));
         }
 
         situation.IsAsBefore();
         using (ControlClient client = ControlClient.Greeted(situation.Path))
             client.Send(all);
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
     }
 
     [Fact]
@@ -205,7 +205,7 @@ public sealed class TransactionTests
         {
             using (ControlClient client = ControlClient.Applied(situation.Path, After))
                 client.Send(ControlClient.CommitMessage.AsSpan(0, sent));
-            Assert.Equal(Before, ControlClient.Look(situation.Path));
+            Assert.Equal(Before, ControlClient.Tables(situation.Path));
         }
 
         situation.IsAsBefore();
@@ -220,7 +220,7 @@ public sealed class TransactionTests
         Assert.Equal(VerdictStatus.Valid, client.ReadVerdict().Status);
         Assert.Equal(0u, client.ReadOutcome().Failures);
         Assert.Equal(DoneStatus.Committed, client.ReadDone());
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
     }
 
     [Fact]
@@ -242,7 +242,7 @@ public sealed class TransactionTests
     public void Unknown_messages_with_the_high_bit_are_skipped_in_every_state(int length)
     {
         using Situation situation = new();
-        byte[] unknown = ControlClient.Message(0x80, new byte[length]), another = ControlClient.Message(0xff, Enumerable.Repeat((byte)5, length).ToArray());
+        byte[] unknown = ControlClient.Message((MessageType)0x80, new byte[length]), another = ControlClient.Message((MessageType)0xff, Enumerable.Repeat((byte)5, length).ToArray());
         using ControlClient client = ControlClient.Greeted(situation.Path);
         client.Send([.. ControlClient.Hello, .. unknown, .. ControlClient.TablesMessage(After)]);
         Assert.Equal(VerdictStatus.Valid, client.ReadVerdict().Status);
@@ -307,7 +307,7 @@ public sealed class TransactionTests
         }
 
         // A length of -1 is one of 4 GiB, announced and not sent.
-        client.Send(length < 0 ? [type, 0xff, 0xff, 0xff, 0xff] : ControlClient.Message(type, new byte[length]));
+        client.Send(length < 0 ? [type, 0xff, 0xff, 0xff, 0xff] : ControlClient.Message((MessageType)type, new byte[length]));
         if (state == State.Applied)
             Assert.Equal(DoneStatus.ProtocolError, client.ReadDone());
         else
@@ -426,7 +426,7 @@ public sealed class TransactionTests
             stalling.ReadEnd();
         client.Send(ControlClient.CommitMessage);
         Assert.Equal(DoneStatus.Committed, client.ReadDone());
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
     }
 
     [Fact]
@@ -439,7 +439,7 @@ public sealed class TransactionTests
             client.ReadEnd();
         }
 
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
         Assert.Equal([81, 82], situation.Ports);
     }
 
@@ -454,7 +454,7 @@ public sealed class TransactionTests
             client.ReadEnd();
         }
 
-        Assert.Equal(After, ControlClient.Look(situation.Path));
+        Assert.Equal(After, ControlClient.Tables(situation.Path));
         Assert.Equal([82], situation.Ports);
         Eventually.True(() => situation.Forwarder.Process.Errors.Contains("TCP 127.0.0.1:81: Address already in use"), "it is said what failed");
     }
@@ -500,7 +500,7 @@ public sealed class TransactionTests
         public void IsAsBefore()
         {
             using ControlClient only = ControlClient.Greeted(this.Path);
-            Assert.Equal(Before, ServerTables.Of(only.Listed!));
+            Assert.Equal(Before, ServerTables.Of(only.State!));
             Assert.Equal([80], this.Ports);
             Assert.Equal(this.descriptors, this.Forwarder.Process.Descriptors);
         }

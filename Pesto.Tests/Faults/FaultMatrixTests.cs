@@ -8,7 +8,6 @@ using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Control;
 using Pesto.Tests.Harness;
-using ControlClient = Pesto.Tests.Control.ControlClient;
 using Errno = Pesto.Linux.Errno;
 
 namespace Pesto.Tests.Faults;

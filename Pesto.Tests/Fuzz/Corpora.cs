@@ -2,6 +2,7 @@ using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Client;
+using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.Fuzz;
 
@@ -49,43 +50,19 @@ static class Corpora
 
     static byte[] Listing(uint version, string[] rules)
     {
-        byte[] bytes = new byte[ServerState.MostBytes];
-        Wire.WriteHello(bytes, version);
-        int at = Wire.HelloSize;
-        foreach ((byte number, string name) in new[] { (Pif.Host, Pif.HostName), (Pif.Splice, Pif.SpliceName) })
-        {
-            RuleTable table = new(All);
-            foreach (string rule in rules)
-                table.Apply(Specifier.Parse(rule, PortOption.TcpIn, All, PortRange.UsualEphemeral));
-            Wire.WritePif(bytes.AsSpan(at), number, name, All, table.Rules.Length);
-            at += Wire.PifSize;
-            foreach (ref readonly Rule rule in table.Rules)
-            {
-                Wire.WriteRule(bytes.AsSpan(at), in rule, version);
-                at += Wire.RuleSizeOf(version);
-            }
-        }
-
-        bytes[at++] = Wire.End;
-        return bytes[..at];
-    }
-
-    static byte[] Message(MessageType type, params byte[] body)
-    {
-        byte[] message = new byte[Transactions.HeadSize + body.Length];
-        Transactions.WriteHead(message, type, body.Length);
-        body.CopyTo(message.AsSpan(Transactions.HeadSize));
-        return message;
+        ServerState state = new(version) { Pifs = { new(Pif.Host, Pif.HostName, All), new(Pif.Splice, Pif.SpliceName, All) } };
+        foreach (string rule in rules)
+            state.Pifs.ForEach(pif => pif.Table.Apply(Specifier.Parse(rule, PortOption.TcpIn, All, PortRange.UsualEphemeral)));
+        return state.WriteListing();
     }
 
     /// <summary>Whole transactions as a client sends them, and their pieces.</summary>
     static IEnumerable<byte[]> Transaction()
     {
-        byte[] hello = new byte[Transactions.HelloSize];
-        Transactions.WriteHello(hello);
+        byte[] hello = ControlClient.Hello;
         byte[] update = ServerState.Read(Listing(2, ["80", "8080:81"]), out _)!.WriteUpdate();
-        byte[] tables = Message(MessageType.Tables, update), apply = Message(MessageType.Apply, 0, 0, 0, 1);
-        byte[] commit = Message(MessageType.Commit), rollback = Message(MessageType.Rollback), unknown = Message((MessageType)0x85, 1, 2, 3);
+        byte[] tables = ControlClient.Message(MessageType.Tables, update), apply = ControlClient.ApplyMessage(1);
+        byte[] commit = ControlClient.CommitMessage, rollback = ControlClient.RollbackMessage, unknown = ControlClient.Message((MessageType)0x85, 1, 2, 3);
         yield return [.. hello, .. tables, .. apply, .. commit];
         yield return [.. hello, .. tables, .. apply, .. rollback];
         yield return [.. hello, .. unknown, .. tables, .. unknown, .. apply, .. unknown, .. commit];
@@ -99,14 +76,13 @@ static class Corpora
     static IEnumerable<byte[]> ServersSides()
     {
         byte[] listing = Listing(2, ["80", "8080:81"]);
-        byte[] text = new byte[4096];
-        byte[] valid = text[..Transactions.WriteVerdict(text, VerdictStatus.Valid, 0, Transactions.NoRule, "")];
-        byte[] refused = text[..Transactions.WriteVerdict(text, VerdictStatus.Invalid, Pif.Host, 0, "no \e[31m such port\n")];
-        byte[] outcome = Message(MessageType.Outcome, new byte[8]);
-        byte[] entry = new byte[Transactions.EntrySize];
-        Transactions.WriteEntry(entry, Pif.Host, 1, 8080, Errno.EADDRINUSE);
-        byte[] failed = Message(MessageType.Outcome, [0, 0, 0, 1, 0, 0, 0, 1, .. entry]);
-        byte[] done = Message(MessageType.Done, new byte[12]), skipped = Message((MessageType)0x82, 1, 2, 3);
+        byte[] room = new byte[DoneMessage.MostBytes];
+        byte[] valid = room[..VerdictMessage.Valid.Write(room)];
+        byte[] refused = room[..new VerdictMessage(VerdictStatus.Invalid, Pif.Host, 0, "no \e[31m such port\n").Write(room)];
+        byte[] outcome = room[..OutcomeMessage.Write(room, 0, [])];
+        byte[] failed = room[..OutcomeMessage.Write(room, 1, [new(Pif.Host, 1, 8080, Errno.EADDRINUSE)])];
+        byte[] done = room[..DoneMessage.Write(room, DoneStatus.Committed, 0, [])];
+        byte[] skipped = ControlClient.Message((MessageType)0x82, 1, 2, 3);
         yield return [.. listing, .. valid, .. outcome, .. done];
         yield return [.. listing, .. valid, .. skipped, .. failed, .. done];
         yield return [.. listing, .. refused];

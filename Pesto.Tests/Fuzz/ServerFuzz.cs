@@ -83,7 +83,7 @@ public sealed class ServerFuzz(ITestOutputHelper output)
         ListenerOpener opener = new(tables, listeners, takeover, counters, default);
         ListenerCloser closer = new(loop, tables, listeners, acceptor, takeover, counters);
         Transaction transaction = new(loop, tables, listeners, acceptor, opener, closer, null, counters);
-        Session session = new(loop, tables, transaction, Timeout, MostSockets, null) { Ended = loop.Stop };
+        Session session = new(loop, tables, transaction, Timeout, MostSockets, null);
         byte[][] corpus = [.. Corpora.Updates];
         byte[] answer = new byte[256 * 1024];
         new Inputs(output, 1_000).Try((ref Chance chance) =>
@@ -94,9 +94,9 @@ public sealed class ServerFuzz(ITestOutputHelper output)
             (int theirs, int ours) = Pair.Open(Pair.Stream | Pair.NonBlocking);
             Pair.Say(ours, bytes.Span);
             _ = Sockets.Shutdown(ours, Sockets.ShutWrite);
-            session.Begin(theirs, default);
+            session.Begin(theirs, default, Timeout, _ => loop.Stop());
             if (!session.IsIdle)
-                loop.Run(tcp, udp, acceptor, transaction, session);
+                loop.Run(tcp, udp, acceptor, transaction, session.Timer);
             Assert.True(session.IsIdle);
             Assert.Equal(tables.SocketsWanted(tables.Active), listeners.Count);
             Hear(ours, answer);

@@ -41,7 +41,7 @@ sealed record Command(string Program, params string[] Arguments)
     {
         // Each of these replaces itself by the next, so that the process id is the program's in the end.
         string program = this.Program.Contains('/') ? this.Program : Programs.Find(this.Program);
-        string[] words = [Programs.Find("setsid"), .. this.Namespace?.EnterAs(this.Account) ?? this.Account?.Become ?? [], program, .. this.Arguments];
+        string[] words = [Programs.Find("setsid"), .. this.Namespace?.Become(this.Account) ?? this.Account?.Become ?? [], program, .. this.Arguments];
         ProcessStartInfo start = new(words[0], words[1..])
         {
             RedirectStandardInput = true,
@@ -50,7 +50,7 @@ sealed record Command(string Program, params string[] Arguments)
         };
         start.Environment["LC_ALL"] = "C";
         start.Environment["PATH"] = Programs.SearchPath;
-        return new BackgroundProcess(this, Forks.Start(start));
+        return new BackgroundProcess(this, this.Namespace?.Run(() => Forks.Start(start)) ?? Forks.Start(start));
     }
 
     public override string ToString() => string.Join(' ', [this.Program, .. this.Arguments]);

@@ -5,35 +5,87 @@ using Pesto.Rules;
 
 namespace Pesto.Tests.Harness;
 
-/// <summary>A client of version 2 that speaks byte by byte, as right or as wrong as a test wants it.</summary>
+/// <summary>A client of the control protocol, of version 2 or with transactions, byte by byte: it can stop, break off or err wherever a test wants it to.</summary>
 sealed class ControlClient : IDisposable
 {
-    readonly Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-
     public ControlClient(string path)
     {
-        this.socket.ReceiveTimeout = this.socket.SendTimeout = 60_000;
-        this.socket.Connect(new UnixDomainSocketEndPoint(path));
+        this.Socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { SendTimeout = 60_000, ReceiveTimeout = 60_000 };
+        this.Socket.Connect(new UnixDomainSocketEndPoint(path));
+    }
+
+    public Socket Socket { get; }
+
+    /// <summary>What the server listed when this client had its turn; null before.</summary>
+    public ServerState? State { get; private set; }
+
+    /// <summary>What applying came to, for a client that has applied.</summary>
+    public OutcomeMessage Outcome { get; private set; }
+
+    /// <summary>Whether the server has said something that was not read yet.</summary>
+    public bool HasAnswer => this.Socket.Available > 0;
+
+    // Whole exchanges.
+
+    /// <summary>Connects, and waits for its turn.</summary>
+    public static ControlClient Greeted(string path)
+    {
+        ControlClient client = new(path);
+        try
+        {
+            client.ReadListing();
+            return client;
+        }
+        catch
+        {
+            client.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Has made the server put tables in force, and may commit or roll back.</summary>
+    public static ControlClient Applied(string path, ServerTables tables, uint seconds = 0)
+    {
+        ControlClient client = Greeted(path);
+        client.Send(Hello);
+        client.Send(TablesMessage(tables));
+        Assert.Equal(VerdictStatus.Valid, client.ReadVerdict().Status);
+        client.Send(ApplyMessage(seconds));
+        client.Outcome = client.ReadOutcome();
+        return client;
     }
 
     /// <summary>The tables of the server at this moment.</summary>
     public static ServerState Look(string path)
     {
-        using ControlClient client = new(path);
-        return client.ReadListing();
+        using ControlClient client = Greeted(path);
+        return client.State!;
     }
+
+    /// <summary>The same, to compare with others.</summary>
+    public static ServerTables Tables(string path) => ServerTables.Of(Look(path));
 
     /// <summary>The rules of the inbound table at this moment, as people read them.</summary>
     public static string[] Listed(string path) => [.. Look(path).Pifs[0].Table.Rules.ToArray().Select(rule => RuleText.Text(in rule))];
 
-    /// <summary>Replaces the inbound table by these rules and empties all others; returns when the server has closed.</summary>
+    /// <summary>Replaces the tables in one transaction; fails if a port fails.</summary>
+    public static void Replace(string path, ServerTables tables)
+    {
+        using ControlClient client = Applied(path, tables);
+        Assert.Equal(0u, client.Outcome.Failures);
+        client.Send(CommitMessage);
+        Assert.Equal(DoneStatus.Committed, client.ReadDone());
+    }
+
+    /// <summary>Replaces the inbound table by these rules and empties all others, by version 2; returns when the server has closed.</summary>
     public static void Replace(string path, params Rule[] rules)
     {
-        using ControlClient client = new(path);
-        client.ReadListing();
+        using ControlClient client = Greeted(path);
         client.Send(Update(rules));
         client.WaitForClose();
     }
+
+    // What a client may send.
 
     public static Rule Tcp(string address, ushort port, ushort to, string target = "::", RuleFlags flags = RuleFlags.None)
     {
@@ -42,60 +94,98 @@ sealed class ControlClient : IDisposable
     }
 
     /// <summary>The bytes of an update with these rules for the inbound table.</summary>
-    public static byte[] Update(params Rule[] rules)
-    {
-        byte[] bytes = new byte[Wire.TableSize + (rules.Length * Wire.RuleSize) + 1];
-        Wire.WriteTable(bytes, Pif.Host, rules.Length);
-        for (int i = 0; i < rules.Length; i++)
-            Wire.WriteRule(bytes.AsSpan(Wire.TableSize + (i * Wire.RuleSize)), in rules[i]);
-        bytes[^1] = Wire.End;
-        return bytes;
-    }
+    public static byte[] Update(params Rule[] rules) => ServerTables.Host(rules).Update();
 
-    public ServerState ReadListing()
+    public static byte[] Hello
     {
-        byte[] bytes = new byte[ServerState.MostBytes];
-        int length = 0;
-        while (true)
+        get
         {
-            if (ServerState.Read(bytes.AsSpan(0, length), out int needed) is ServerState state)
-                return state;
-            while (length < needed)
-            {
-                int more = this.socket.Receive(bytes.AsSpan(length, needed - length));
-                if (more == 0)
-                    throw new EndOfStreamException("the server hung up before its listing was complete");
-                length += more;
-            }
+            byte[] hello = new byte[ClientHello.Size];
+            ClientHello.Write(hello);
+            return hello;
         }
     }
 
-    /// <summary>Whether the server has said something that was not read yet.</summary>
-    public bool HasAnswer => this.socket.Available > 0;
-
-    public void Send(ReadOnlySpan<byte> bytes)
+    /// <summary>A message of any type, with any body.</summary>
+    public static byte[] Message(MessageType type, params ReadOnlySpan<byte> body)
     {
-        while (bytes.Length > 0)
-            bytes = bytes[this.socket.Send(bytes)..];
+        byte[] message = new byte[MessageHead.Size + body.Length];
+        body.CopyTo(message.AsSpan(new MessageHead(type, (uint)body.Length).Write(message)));
+        return message;
+    }
+
+    public static byte[] TablesMessage(ServerTables tables) => Message(MessageType.Tables, tables.Update());
+
+    public static byte[] ApplyMessage(uint seconds = 0)
+    {
+        byte[] message = new byte[Pesto.Protocol.ApplyMessage.Size];
+        new Pesto.Protocol.ApplyMessage(seconds).Write(message);
+        return message;
+    }
+
+    public static byte[] CommitMessage => Message(MessageType.Commit);
+
+    public static byte[] RollbackMessage => Message(MessageType.Rollback);
+
+    public void Send(params ReadOnlySpan<byte> bytes)
+    {
+        while (!bytes.IsEmpty)
+            bytes = bytes[this.Socket.Send(bytes)..];
     }
 
     /// <summary>Sends what the server takes now; how much that was, or -1 if it has hung up.</summary>
     public int SendSome(ReadOnlySpan<byte> bytes)
     {
-        this.socket.Blocking = false;
-        int sent = this.socket.Send(bytes, SocketFlags.None, out SocketError error);
-        this.socket.Blocking = true;
+        this.Socket.Blocking = false;
+        int sent = this.Socket.Send(bytes, SocketFlags.None, out SocketError error);
+        this.Socket.Blocking = true;
         return error == SocketError.Success ? sent : error == SocketError.WouldBlock ? 0 : -1;
     }
 
-    public void HalfClose() => this.socket.Shutdown(SocketShutdown.Send);
+    public void HalfClose() => this.Socket.Shutdown(SocketShutdown.Send);
+
+    // What the server answers.
+
+    public ServerState ReadListing()
+    {
+        byte[] listing = [];
+        ServerState? state;
+        while ((state = ServerState.Read(listing, out int needed)) == null)
+            listing = [.. listing, .. this.Socket.ReadExactly(needed - listing.Length)];
+        this.State = state;
+        return state;
+    }
+
+    public VerdictMessage ReadVerdict()
+    {
+        Assert.True(VerdictMessage.TryRead(this.ReadMessage(MessageType.Verdict), out VerdictMessage verdict));
+        return verdict;
+    }
+
+    public OutcomeMessage ReadOutcome()
+    {
+        Assert.True(OutcomeMessage.TryRead(this.ReadMessage(MessageType.Outcome), out OutcomeMessage outcome));
+        return outcome;
+    }
+
+    /// <summary>Reads the last message and the end of the stream behind it. Nothing is ever left that could not be restored.</summary>
+    public DoneStatus ReadDone()
+    {
+        Assert.True(DoneMessage.TryRead(this.ReadMessage(MessageType.Done), out DoneMessage done));
+        Assert.Equal(0u, done.Undone.Failures);
+        this.ReadEnd();
+        return done.Status;
+    }
+
+    /// <summary>Waits until the server closes, with nothing said before.</summary>
+    public void ReadEnd() => Assert.Equal("", this.Socket.ReadToEnd());
 
     /// <summary>Waits until the server hangs up; whatever it says before is ignored.</summary>
     public void WaitForClose()
     {
         try
         {
-            while (this.socket.Receive(new byte[4096]) > 0)
+            while (this.Socket.Receive(new byte[4096]) > 0)
             {
             }
         }
@@ -104,5 +194,13 @@ sealed class ControlClient : IDisposable
         }
     }
 
-    public void Dispose() => this.socket.Dispose();
+    byte[] ReadMessage(MessageType expected)
+    {
+        MessageHead head = MessageHead.Read(this.Socket.ReadExactly(MessageHead.Size));
+        byte[] body = this.Socket.ReadExactly((int)head.Length);
+        Assert.Equal(expected, head.Type);
+        return body;
+    }
+
+    public void Dispose() => this.Socket.Dispose();
 }

@@ -6,7 +6,9 @@ namespace Pesto.Tests.Harness;
 static class Eventually
 {
     static readonly TimeSpan Limit = TimeSpan.FromSeconds(20);
-    static readonly TimeSpan BetweenLooks = TimeSpan.FromMilliseconds(5);
+
+    /// <summary>Most of what is waited for is there in a few milliseconds; looking often at what takes longer would only delay it.</summary>
+    static TimeSpan BetweenLooks(Stopwatch watch) => TimeSpan.FromMilliseconds(watch.ElapsedMilliseconds < 50 ? 1 : 5);
 
     public static void True(Func<bool> condition, string what)
     {
@@ -14,7 +16,7 @@ static class Eventually
         while (!condition())
         {
             Assert.True(watch.Elapsed < Limit, $"not within {Limit.TotalSeconds} s: {what}");
-            Thread.Sleep(BetweenLooks);
+            Thread.Sleep(BetweenLooks(watch));
         }
     }
 
@@ -25,7 +27,7 @@ static class Eventually
         T last = actual();
         while (!Equals(expected, last) && watch.Elapsed < Limit)
         {
-            Thread.Sleep(BetweenLooks);
+            Thread.Sleep(BetweenLooks(watch));
             last = actual();
         }
 

@@ -13,6 +13,7 @@ namespace Pesto.Tests.Harness;
 /// </summary>
 sealed class NetworkNamespace : IDisposable
 {
+    const string Folder = "/run/netns";
     const string Prefix = "pesto-test-";
     const int NetworkNamespaces = 0x40000000; // CLONE_NEWNET
 
@@ -22,14 +23,15 @@ sealed class NetworkNamespace : IDisposable
 
     static NetworkNamespace()
     {
+        // The first one in the way of `ip netns`, which has the folder's mounts shared with other mount namespaces.
+        string first = NewName();
+        new Command("ip", "netns", "add", first).RunOrFail();
+        new Command("ip", "netns", "delete", first).RunOrFail();
         // Test runs that were killed leave namespaces behind; a name tells which process made it.
-        if (!Directory.Exists("/run/netns"))
-            return;
-        foreach (string path in Directory.GetFiles("/run/netns", $"{Prefix}*"))
+        foreach (string path in Directory.GetFiles(Folder, $"{Prefix}*"))
         {
-            string name = System.IO.Path.GetFileName(path);
-            if (!Directory.Exists($"/proc/{name[Prefix.Length..].Split('-')[0]}"))
-                new Command("ip", "netns", "delete", name).Run();
+            if (!Directory.Exists($"/proc/{System.IO.Path.GetFileName(path)[Prefix.Length..].Split('-')[0]}"))
+                NamedNamespace.Delete(path);
         }
     }
 
@@ -50,11 +52,13 @@ sealed class NetworkNamespace : IDisposable
     public static NetworkNamespace Create()
     {
         Assert.True(Syscall.geteuid() == 0, "tests with network namespaces run as root, or by ./build.sh test, which gives an ordinary user a namespace where he is");
-        string name = $"{Prefix}{Environment.ProcessId}-{Interlocked.Increment(ref created)}";
-        new Command("ip", "netns", "add", name).RunOrFail();
-        new Command("ip", "-n", name, "link", "set", "lo", "up").RunOrFail();
-        return new NetworkNamespace($"/run/netns/{name}", name, null);
+        string name = NewName();
+        string path = System.IO.Path.Combine(Folder, name);
+        NamedNamespace.Create(path);
+        return new NetworkNamespace(path, name, null);
     }
+
+    static string NewName() => $"{Prefix}{Environment.ProcessId}-{Interlocked.Increment(ref created)}";
 
     /// <summary>
     /// What a rootless container is: a user namespace of an ordinary user's, who is root in there, and a network namespace that belongs to it.
@@ -70,12 +74,15 @@ sealed class NetworkNamespace : IDisposable
     /// <summary>The process that holds an ordinary user's container.</summary>
     public int HolderId => this.holder?.Id ?? throw new InvalidOperationException($"{this.Path} is held by its name");
 
-    /// <summary>The command that runs another in here, as somebody. An ordinary user gets into his own container by way of its user namespace.</summary>
-    public string[] EnterAs(Account? who) => this.holder != null && who != null
+    /// <summary>
+    /// The command by which a process that <see cref="Run"/> starts becomes somebody. An ordinary user has all rights in his own container,
+    /// by way of its user namespace.
+    /// </summary>
+    public string[] Become(Account? who) => this.holder != null && who != null
         ? [.. who.Become, "nsenter", "--preserve-credentials", "-U", "-n", "-t", $"{this.HolderId}", "--"]
-        : ["nsenter", $"--net={this.Path}", "--", .. who?.Become ?? []];
+        : who?.Become ?? [];
 
-    /// <summary>Runs code on a thread that is in here. A socket stays where it was made, so only the making of sockets needs this.</summary>
+    /// <summary>Runs code on a thread that is in here. A socket or process stays where it was made, so only the making needs this.</summary>
     public T Run<T>(Func<T> code)
     {
         T result = default!;
@@ -172,7 +179,7 @@ sealed class NetworkNamespace : IDisposable
     public void Dispose()
     {
         if (this.Name != null)
-            new Command("ip", "netns", "delete", this.Name).Run();
+            NamedNamespace.Delete(this.Path);
         this.holder?.Dispose();
     }
 }

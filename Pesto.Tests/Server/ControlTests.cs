@@ -136,7 +136,7 @@ public sealed class ControlTests
             byte[] garbage = new byte[random.Next(1, 3000)];
             random.NextBytes(garbage);
             // What begins with 0 is the whole of an update that empties the tables; what begins like an update gets further.
-            garbage[0] = i % 3 == 0 ? (byte)random.Next(1, 256) : i % 3 == 1 ? Pif.Host : Transactions.Magic[0];
+            garbage[0] = i % 3 == 0 ? (byte)random.Next(1, 256) : i % 3 == 1 ? Pif.Host : ClientHello.Magic[0];
             if (i % 3 == 1 && garbage.Length > 4)
                 garbage[1] = garbage[2] = garbage[3] = 0;
             client.SendSome(garbage);

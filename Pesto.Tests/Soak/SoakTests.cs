@@ -7,7 +7,6 @@ using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Control;
 using Pesto.Tests.Harness;
-using ControlClient = Pesto.Tests.Control.ControlClient;
 
 namespace Pesto.Tests.Soak;
 

@@ -57,7 +57,7 @@ public sealed partial class ArrowTests
     [Theory]
     [InlineData("Pesto.Linux", "/// <summary>Unlike Forwarder.Loop.EventLoop.</summary>\n// using Pesto.Rules;\nclass A { string _a = \"Pesto.Rules.Rule\"; }")]
     [InlineData("Pesto.Forwarder.Startup", "using Pesto.CommandLine;\nusing Pesto.Forwarder.Loop;\nclass A;")]
-    public void An_allowed_one_is_not(string from, string text) => 
+    public void An_allowed_one_is_not(string from, string text) =>
         Assert.DoesNotContain(Wrong([.. SourceFiles(), new("Added.cs", from, text)]), line => line.StartsWith("Added"));
 
     static IEnumerable<string> Wrong(IReadOnlyList<SourceFile> files)

@@ -11,13 +11,19 @@ public sealed class OpenDescriptorTests
 {
     static readonly string[] Standard = ["pipe", "pipe", "pipe"];
 
-    /// <summary>The runtime's, and the loop's own with signals, the first table's socket, the control socket, and the list of handshakes.</summary>
-    static readonly string[] Always = ["/dev/urandom", "eventpoll", "signalfd", "socket", "socket", "socket"];
+    /// <summary>
+    /// The runtime's, and the loop's own with signals, the first table's socket, the control socket, the list of handshakes, the list of the target's
+    /// own addresses and news of them.
+    /// </summary>
+    static readonly string[] Always = ["/dev/urandom", "eventpoll", "signalfd", "socket", "socket", "socket", "socket", "socket"];
+
+    /// <summary>The lock on the container's network namespace, and the socket whose end is the end of its table of nf_tables.</summary>
+    static readonly string[] ClientAddress = ["net", "socket"];
 
     /// <summary>The counters by which two threads wake each other, and the lists of handshakes and of sockets ("auto") on both sides.</summary>
-    static readonly string[] TwoSides = ["eventfd", "eventfd", "socket", "socket", "socket"];
+    static readonly string[] TwoSides = ["eventfd", "eventfd", "socket", "socket", "socket", .. ClientAddress];
 
-    /// <summary>To the child that removes root's files when the forwarder, who is "nobody", has ended.</summary>
+    /// <summary>To the child that removes root's files when the forwarder, who is "nobody", has ended, and what was set up in the container.</summary>
     static readonly string[] Janitor = ["pipe", "pipe"];
 
     const string ProcessWatch = "pidfd", MountWatch = "mountinfo";
@@ -51,7 +57,7 @@ public sealed class OpenDescriptorTests
         Account.NeedOrdinary();
         using Testbed bed = new(Account.Ordinary);
         using RunningForwarder pesto = bed.ServeInto([.. target.Select(word => word.Replace("PID", $"{bed.Container.HolderId}"))], "-t", "8080:80");
-        AssertOpen(pesto.Process.Id, Standard, Always, TwoSides, [ProcessWatch]);
+        AssertOpen(pesto.Process.Id, Standard, Always, TwoSides, Janitor, [ProcessWatch]);
     }
 
     [Fact]
@@ -62,7 +68,7 @@ public sealed class OpenDescriptorTests
         string container = $"/proc/{bed.Container.HolderId}/ns";
         string[] open = ["sh", "-c", $"exec 7<{container}/net 8<{container}/user; exec \"$@\"", "sh"];
         using RunningForwarder pesto = bed.ServeWith(open, "--netns", "/proc/self/fd/7", "--userns", "/proc/self/fd/8", "-t", "8080:80");
-        AssertOpen(pesto.Process.Id, Standard, Always, TwoSides);
+        AssertOpen(pesto.Process.Id, Standard, Always, TwoSides, Janitor);
         Assert.True(bed.Host.Accepts(8080));
     }
 

@@ -1,10 +1,12 @@
-using System.Buffers.Binary;
 using Pesto.Linux;
 using Pesto.Protocol;
 
 namespace Pesto.Client;
 
-/// <summary>One connection to a server's control socket: its tables come, and an update may go back.</summary>
+/// <summary>
+/// One connection to a server's control socket: its tables come, and an update may go back. Every wait has a deadline for
+/// all of it, so that a server that sends for ever, or takes a byte now and then, holds the client no longer than one that stalls.
+/// </summary>
 sealed class Exchange : IDisposable
 {
     /// <summary>Milliseconds in which a listing that has begun must be complete: a server that dribbles gets no more.</summary>
@@ -22,6 +24,9 @@ sealed class Exchange : IDisposable
     }
 
     public ServerState State { get; }
+
+    /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
+    public int ServerProcess => _stream.PeerProcess;
 
     /// <summary>Connects and takes the server's listing.</summary>
     /// <param name="patience">Milliseconds until the listing must begin: others may have their turn first, and stall in it.</param>
@@ -51,7 +56,7 @@ sealed class Exchange : IDisposable
 
     static ServerState ReadState(string path, UnixStream stream, int patience)
     {
-        long end = Clock.Milliseconds + patience;
+        long deadline = Clock.Milliseconds + patience;
         byte[] buffer = new byte[ServerState.MostBytes];
         int length = 0;
         while (true)
@@ -72,32 +77,28 @@ sealed class Exchange : IDisposable
             while (length < needed)
             {
                 bool begins = length == 0;
-                length += ReadSome(path, stream, buffer.AsSpan(length, needed - length), (int)Math.Max(0, end - Clock.Milliseconds));
+                Result received = stream.Receive(buffer.AsSpan(length, needed - length), deadline);
+                if (!received.Ok)
+                    throw new LinuxException($"{path}: receive the tables", received.Error);
+                if (received.Value == 0)
+                    throw new ProtocolException($"{path}: the server hung up before its listing was complete");
+                length += received.Value;
                 if (begins)
-                    end = Clock.Milliseconds + ListingTimeout;
+                    deadline = Clock.Milliseconds + ListingTimeout;
             }
         }
     }
 
-    static int ReadSome(string path, UnixStream stream, Span<byte> to, int timeout)
-    {
-        Result received = stream.Receive(to, timeout);
-        if (!received.Ok)
-            throw new LinuxException($"{path}: receive the tables", received.Error);
-        if (received.Value == 0)
-            throw new ProtocolException($"{path}: the server hung up before its listing was complete");
-        return received.Value;
-    }
-
     /// <summary>Sends an update and waits until the server closes: then it is in force.</summary>
-    /// <param name="timeout">Milliseconds to wait for the end.</param>
+    /// <param name="timeout">Milliseconds for all of it.</param>
     /// <exception cref="RefusedException">The server refuses the update, which leaves its tables as they were.</exception>
     /// <exception cref="LinuxException">It does not get to an end in time.</exception>
     public void Update(ReadOnlySpan<byte> update, int timeout)
     {
-        Errno error = _stream.Send(update);
+        long deadline = Clock.Milliseconds + timeout;
+        Errno error = _stream.Send(update, deadline);
         if (error == Errno.None)
-            error = WaitForEnd(timeout);
+            error = WaitForEnd(deadline);
         // A server that hangs up before it has read everything has found something wrong with what it has read.
         if (error is Errno.EPIPE or Errno.ECONNRESET)
             throw new RefusedException($"{_path}: the server refused the update; its tables are as before");
@@ -105,60 +106,57 @@ sealed class Exchange : IDisposable
             throw new LinuxException($"{_path}: wait until the update is in force", error);
     }
 
-    Errno WaitForEnd(int timeout)
+    Errno WaitForEnd(long deadline)
     {
         _stream.HalfClose();
-        long end = Clock.Milliseconds + timeout;
         Span<byte> ignored = stackalloc byte[256];
         Result received;
         do
-            received = _stream.Receive(ignored, (int)Math.Max(0, end - Clock.Milliseconds));
-        while (received.Ok && received.Value > 0 && Clock.Milliseconds < end);
-        return received.Ok && received.Value > 0 ? Errno.ETIMEDOUT : received.Error;
+            received = _stream.Receive(ignored, deadline);
+        while (received.Ok && received.Value > 0);
+        return received.Error;
     }
 
-    /// <summary>The process at the other end when it began to listen, which may be gone since.</summary>
-    public int ServerProcess => _stream.PeerProcess;
-
-    /// <summary>Sends a message of the transaction. If the server hung up, it may have said why: the next message awaited is that, or tells that there is none.</summary>
-    /// <exception cref="LinuxException">The server takes nothing in time.</exception>
-    public void Send(ReadOnlySpan<byte> bytes)
+    /// <summary>Sends bytes of a transaction. If the server hung up, it may have said why: the next message awaited is that, or tells that there is none.</summary>
+    /// <param name="timeout">Milliseconds for all of it.</param>
+    /// <exception cref="LinuxException">The server does not take it in time.</exception>
+    public void Send(ReadOnlySpan<byte> bytes, int timeout)
     {
-        Errno error = _stream.Send(bytes);
+        Errno error = _stream.Send(bytes, Clock.Milliseconds + timeout);
         _isGone = error is Errno.EPIPE or Errno.ECONNRESET;
         if (error != Errno.None && !_isGone)
             throw new LinuxException($"{_path}: send", error);
     }
 
-    /// <summary>Waits for the server's next message of the transaction.</summary>
+    /// <summary>Waits for the server's next message of the transaction, and skips those that may be skipped.</summary>
     /// <param name="timeout">Milliseconds for all of it.</param>
     /// <returns>Its body.</returns>
     /// <exception cref="LinuxException">It does not come in time.</exception>
     /// <exception cref="ProtocolException">The server hung up, or said something else.</exception>
     public byte[] Await(MessageType type, int timeout)
     {
-        long end = Clock.Milliseconds + timeout;
-        Span<byte> head = stackalloc byte[Transactions.HeadSize];
+        long deadline = Clock.Milliseconds + timeout;
+        Span<byte> bytes = stackalloc byte[MessageHead.Size];
         while (true)
         {
-            ReceiveAll(head, end, type);
-            uint length = BinaryPrimitives.ReadUInt32BigEndian(head[1..]);
-            if (length > Transactions.LongestServerBody)
-                throw new ProtocolException($"{_path}: the server announces a message of {length} bytes");
-            byte[] body = new byte[length];
-            ReceiveAll(body, end, type);
-            if (head[0] == (byte)type)
+            ReceiveAll(bytes, deadline, type);
+            MessageHead head = MessageHead.Read(bytes);
+            if (head.Length > MessageHead.LongestServerBody)
+                throw new ProtocolException($"{_path}: the server announces a message of {head.Length} bytes");
+            byte[] body = new byte[head.Length];
+            ReceiveAll(body, deadline, type);
+            if (head.Type == type)
                 return body;
-            if (!Transactions.MaySkip(head[0]))
-                throw new ProtocolException($"{_path}: the server sent a message of type {head[0]} where one of type {(byte)type} was due");
+            if (!head.MaySkip)
+                throw new ProtocolException($"{_path}: the server sent a message of type {(byte)head.Type} where one of type {(byte)type} was due");
         }
     }
 
-    void ReceiveAll(Span<byte> to, long end, MessageType due)
+    void ReceiveAll(Span<byte> to, long deadline, MessageType due)
     {
         while (!to.IsEmpty)
         {
-            Result received = _stream.Receive(to, (int)Math.Max(0, end - Clock.Milliseconds));
+            Result received = _stream.Receive(to, deadline);
             if (received.Is(Errno.ECONNRESET) || (received.Ok && received.Value == 0))
                 throw due == MessageType.Done ? new ProtocolException($"{_path}: {HungUp()}") : new DroppedException($"{_path}: the server hung up in the middle of the transaction, which undoes it");
             if (!received.Ok)

@@ -24,7 +24,7 @@ sealed record Command
 /// <summary>What the client is asked to do.</summary>
 sealed class Options
 {
-    const int LongestConfirmation = (int)Transactions.LongestConfirmation - 60;
+    const int LongestConfirmation = (int)ApplyMessage.LongestConfirmation - 60;
 
     public static Role<Options> Role { get; } = new(
         ["pesto [OPTION]... PATH", "pesto serve [OPTION]..."],

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -19,7 +18,7 @@ static class TransactionUpdate
     /// <exception cref="LinuxException">It does not answer.</exception>
     public static Outcome Run(Exchange exchange, Options options, ServerState before, ServerState wanted)
     {
-        exchange.Send(Tables(wanted));
+        exchange.Send(Tables(wanted), Timeout);
         CheckVerdict(exchange.Await(MessageType.Verdict, Timeout), options.Path);
         if (options.DryRun)
         {
@@ -27,11 +26,12 @@ static class TransactionUpdate
             return new("dry-run", false, 0);
         }
 
-        byte[] apply = new byte[Transactions.HeadSize + 4];
-        Transactions.WriteHead(apply, MessageType.Apply, 4);
-        BinaryPrimitives.WriteUInt32BigEndian(apply.AsSpan(Transactions.HeadSize), options.Confirm == 0 ? 0 : (uint)(options.Confirm + Margin));
-        exchange.Send(apply);
-        (List<Outcome.Failure> failures, int count) = ReadOutcome(exchange.Await(MessageType.Outcome, Timeout), wanted, options.Path);
+        byte[] apply = new byte[ApplyMessage.Size];
+        _ = new ApplyMessage(options.Confirm == 0 ? 0 : (uint)(options.Confirm + Margin)).Write(apply);
+        exchange.Send(apply, Timeout);
+        if (!OutcomeMessage.TryRead(exchange.Await(MessageType.Outcome, Timeout), out OutcomeMessage outcome))
+            throw new ProtocolException($"{options.Path}: the server's outcome can't be understood");
+        (List<Outcome.Failure> failures, int count) = Named(outcome, wanted, options.Path);
 
         // Rules that tolerate failures are named only if they got no port at all.
         bool failed = count > failures.Count || failures.Exists(f => !f.IsTolerated);
@@ -50,10 +50,10 @@ static class TransactionUpdate
             return new("unconfirmed", false, 1) { Failures = failures, FailureCount = count };
         }
 
-        byte[] done = End(exchange, MessageType.Commit, options.Path, out DoneStatus status);
-        if (status != DoneStatus.Committed)
-            throw new ProtocolException($"{options.Path}: the server rolled back{Why(status)}, the tables are as before");
-        (List<Outcome.Failure> late, int lateCount) = ReadOutcome(done, wanted, options.Path);
+        DoneMessage done = End(exchange, MessageType.Commit, options.Path);
+        if (done.Status != DoneStatus.Committed)
+            throw new ProtocolException($"{options.Path}: the server rolled back{Why(done.Status)}, the tables are as before");
+        (List<Outcome.Failure> late, int lateCount) = Named(done.Undone, wanted, options.Path);
         Failures.Tell(late, lateCount, Message.Error);
         if (lateCount > 0)
             Message.Error($"{options.Path}: the change is in force, but for these ports");
@@ -63,10 +63,10 @@ static class TransactionUpdate
     /// <exception cref="ProtocolException">The tables are not as before.</exception>
     static void RollBack(Exchange exchange, ServerState before, string path)
     {
-        byte[] done = End(exchange, MessageType.Rollback, path, out DoneStatus status);
-        if (status == DoneStatus.Committed)
+        DoneMessage done = End(exchange, MessageType.Rollback, path);
+        if (done.Status == DoneStatus.Committed)
             throw new ProtocolException($"{path}: the server was to roll back, and says that the change is in force");
-        (List<Outcome.Failure> lost, int count) = ReadOutcome(done, before, path);
+        (List<Outcome.Failure> lost, int count) = Named(done.Undone, before, path);
         Failures.Tell(lost, count, Message.Error);
         if (count > 0)
             throw new ProtocolException($"{path}: rolled back, but for these ports");
@@ -82,54 +82,42 @@ static class TransactionUpdate
     static byte[] Tables(ServerState wanted)
     {
         byte[] update = wanted.WriteUpdate();
-        byte[] message = new byte[Transactions.HelloSize + Transactions.HeadSize + update.Length];
-        Transactions.WriteHello(message);
-        Transactions.WriteHead(message.AsSpan(Transactions.HelloSize), MessageType.Tables, update.Length);
-        update.CopyTo(message.AsSpan(Transactions.HelloSize + Transactions.HeadSize));
+        byte[] message = new byte[ClientHello.Size + MessageHead.Size + update.Length];
+        int at = ClientHello.Write(message);
+        at += new MessageHead(MessageType.Tables, (uint)update.Length).Write(message.AsSpan(at));
+        update.CopyTo(message.AsSpan(at));
         return message;
     }
 
     static void CheckVerdict(byte[] body, string path)
     {
-        if (body.Length < Transactions.VerdictSize || body.Length != Transactions.VerdictSize + BinaryPrimitives.ReadUInt16BigEndian(body.AsSpan(9)))
+        if (!VerdictMessage.TryRead(body, out VerdictMessage verdict))
             throw new ProtocolException($"{path}: the server's verdict can't be understood");
-        if (BinaryPrimitives.ReadUInt32BigEndian(body) == (uint)VerdictStatus.Valid)
-            return;
-        string why = RuleText.Printable(Transactions.ReadText(body.AsSpan(Transactions.VerdictSize)));
-        throw new RefusedException($"{path}: the server refuses the update, its tables are as before: {why}");
+        if (verdict.Status != VerdictStatus.Valid)
+            throw new RefusedException($"{path}: the server refuses the update, its tables are as before: {RuleText.Printable(verdict.Text)}");
     }
 
-    static (List<Outcome.Failure> Failures, int Count) ReadOutcome(ReadOnlySpan<byte> body, ServerState wanted, string path)
+    /// <summary>The failures with the rules that they are about.</summary>
+    static (List<Outcome.Failure> Failures, int Count) Named(OutcomeMessage outcome, ServerState wanted, string path)
     {
         List<Outcome.Failure> failures = [];
-        if (body.Length < Transactions.OutcomeSize)
-            throw new ProtocolException($"{path}: the server's outcome can't be understood");
-        uint count = BinaryPrimitives.ReadUInt32BigEndian(body);
-        uint entries = BinaryPrimitives.ReadUInt32BigEndian(body[4..]);
-        body = body[Transactions.OutcomeSize..];
-        if (entries > Transactions.MostEntries || entries > count || count > int.MaxValue || body.Length != entries * Transactions.EntrySize)
-            throw new ProtocolException($"{path}: the server's outcome can't be understood");
-        for (; !body.IsEmpty; body = body[Transactions.EntrySize..])
+        foreach (PortFailure failure in outcome.Named)
         {
-            (byte number, uint rule, ushort port, Errno error) = Transactions.ReadEntry(body);
-            if (wanted.Find(number) is not PifState pif || rule >= pif.Table.Rules.Length)
+            if (wanted.Find(failure.Pif) is not PifState pif || failure.Rule >= pif.Table.Rules.Length)
                 throw new ProtocolException($"{path}: the server reports a rule that it was not sent");
-            failures.Add(new(pif.Name, pif.Table.Rules[(int)rule], port, error));
+            failures.Add(new(pif.Name, pif.Table.Rules[(int)failure.Rule], failure.Port, failure.Error));
         }
 
-        return (failures, (int)count);
+        return (failures, (int)outcome.Failures);
     }
 
-    /// <returns>What could not be done, in the form of an outcome.</returns>
-    static byte[] End(Exchange exchange, MessageType how, string path, out DoneStatus status)
+    static DoneMessage End(Exchange exchange, MessageType how, string path)
     {
-        byte[] message = new byte[Transactions.HeadSize];
-        Transactions.WriteHead(message, how, 0);
-        exchange.Send(message);
-        byte[] body = exchange.Await(MessageType.Done, Timeout);
-        if (body.Length < sizeof(uint))
+        byte[] message = new byte[MessageHead.Size];
+        _ = new MessageHead(how, 0).Write(message);
+        exchange.Send(message, Timeout);
+        if (!DoneMessage.TryRead(exchange.Await(MessageType.Done, Timeout), out DoneMessage done))
             throw new ProtocolException($"{path}: what the server says at the end can't be understood: look at the tables");
-        status = (DoneStatus)BinaryPrimitives.ReadUInt32BigEndian(body);
-        return body[sizeof(uint)..];
+        return done;
     }
 }

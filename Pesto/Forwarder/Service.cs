@@ -36,6 +36,7 @@ public sealed class Service
     readonly Transaction _transaction;
     readonly InterfaceWatch _interfaces;
     readonly Statistics _statistics;
+    readonly ClientAddressSetUp _clients;
     readonly OwnFiles _ownFiles = new();
 
     public Service(ServeOptions options)
@@ -54,7 +55,8 @@ public sealed class Service
         _selfForwarding = _target.IsOneSide ? new(targets) : null;
 
         LimitLog limits = new(_loop, _counters, _budget);
-        _tables = new(OfferedPifs.Of(options, _target));
+        _clients = new(options, _target, _budget.Most(DescriptorUse.UdpFlow));
+        _tables = new(OfferedPifs.Of(options, _target, _clients.For(_counters)));
         _listeners = new(_budget);
         SocketSettings settings = new(options.FreeBind, options.Keepalive);
         TcpTimes times = new(options.ConnectTimeout, options.IdleTimeout, options.HalfClosedTimeout);
@@ -76,10 +78,10 @@ public sealed class Service
 
     public int Run()
     {
-        if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
-            return 1;
         try
         {
+            if (!new FirstTables(_tables, _listeners, _transaction, _selfForwarding).Open(_options.Specifiers))
+                return 1;
             Session? session = null;
             ControlSocket? control = null;
             if (_options.ControlPath is not null)
@@ -96,11 +98,11 @@ public sealed class Service
             if (!_options.Foreground)
                 LogDestination.EnterBackground(_options);
             if (!_options.NoSandbox)
-                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles);
+                Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles, _clients.Routing);
             Reexecution.Ready();
 
-            // Traffic first, then what changes where it goes, then those who ask for that.
-            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, _interfaces, session, control, _statistics];
+            // Traffic first, then tables and listening sockets, then the clients that change them.
+            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, _interfaces, session?.Timer, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");
@@ -110,6 +112,7 @@ public sealed class Service
         finally
         {
             _ownFiles.Remove();
+            _clients.Routing?.Remove();
         }
 
         return 0;

@@ -1,10 +1,10 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// A child that waits for the end of this process, of whatever kind it is, and then removes files: in folders of a user
-/// that this process has stopped to be. It keeps root's rights to files and no other, can do nothing with files but remove what
-/// is beside those, and makes no other system calls. It is a copy made by fork(2) that does nothing but a few system calls, and holds
-/// nothing but two pipe ends.
+/// A child that removes files when this process has ended, in whatever way: in folders in which this process, which has changed its user,
+/// may remove nothing. It also undoes what this process has set up in a network namespace, by descriptors that are open already. It keeps the
+/// capabilities for that, is behind the same Landlock rules, which leave removing files in those folders, and behind a filter of system calls
+/// of its own. It is made by fork(2); two ends of pipes and those descriptors are open in it.
 /// </summary>
 public sealed unsafe class Janitor
 {
@@ -20,11 +20,13 @@ public sealed unsafe class Janitor
     }
 
     /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
-    /// <param name="landlock">What it may do with files; null if the kernel can't tell it.</param>
-    /// <returns>Null if no process or pipe is to be had.</returns>
-    public static Janitor? Start(Landlock? landlock, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own)
+    /// <param name="landlock">What it may do with files; null where the kernel has no Landlock.</param>
+    /// <param name="undo">What else it does; null for nothing. Must not allocate, wait for another thread, or open a descriptor.</param>
+    /// <param name="undoBy">The descriptors that this uses; -1 for none.</param>
+    /// <returns>Null if there is no process or pipe left.</returns>
+    public static Janitor? Start(Landlock? landlock, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own, Action? undo, ReadOnlySpan<int> undoBy)
     {
-        // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
+        // Nothing is allocated in the child: fork copies one thread, and a lock that another held would never be released.
         byte[][] texts = new byte[own.Length][];
         Files.FileIdentity[] files = new Files.FileIdentity[own.Length];
         for (int i = 0; i < own.Length; i++)
@@ -39,17 +41,19 @@ public sealed unsafe class Janitor
             return null;
         }
 
-        SystemCallFilter filter = AllowedCalls.ForJanitor();
+        SystemCallFilter filter = AllowedCalls.ForJanitor(undoes: undo is not null);
+        Capability kept = (own.Length > 0 ? Capability.DacOverride | Capability.Fowner : Capability.None) | (undo is not null ? Capability.NetAdmin : Capability.None);
+        int[] open = [watched, working, .. undoBy];
         int descriptors = (int)Math.Min(Processes.RaiseDescriptorLimit(), MostDescriptors);
         int child = Libc.fork();
         if (child == 0)
         {
-            Privileges.Keep(Capability.DacOverride | Capability.Fowner);
+            Privileges.Keep(kept);
             _ = landlock?.Enter().Ok;
             Privileges.SetNotDumpable();
-            Descriptors.CloseAllBut(watched, working, descriptors);
+            Descriptors.CloseAllBut(open, descriptors);
             _ = filter.Install().Ok;
-            Work(watched, texts, files);
+            Work(watched, texts, files, undo);
             Libc._exit(0);
         }
 
@@ -62,7 +66,7 @@ public sealed unsafe class Janitor
         return null;
     }
 
-    static void Work(int watched, byte[][] texts, Files.FileIdentity[] files)
+    static void Work(int watched, byte[][] texts, Files.FileIdentity[] files, Action? undo)
     {
         byte nothing;
         while (Libc.read(watched, &nothing, 1) < 0 && Libc.Errno == (int)Errno.EINTR)
@@ -76,6 +80,8 @@ public sealed unsafe class Janitor
             fixed (byte* path = texts[i])
                 _ = Libc.unlink(path);
         }
+
+        undo?.Invoke();
     }
 
     /// <summary>Has the files removed, and waits until they are.</summary>

@@ -17,6 +17,7 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Write = new(1, 64);
     public static readonly SystemCall Writev = new(20, 66);
     public static readonly SystemCall Pread64 = new(17, 67);
+    public static readonly SystemCall Pwrite64 = new(18, 68);
     public static readonly SystemCall Lseek = new(8, 62);
     public static readonly SystemCall Splice = new(275, 76);
     public static readonly SystemCall Recvfrom = new(45, 207);
@@ -60,6 +61,7 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Readlink = new(89, -1);
     public static readonly SystemCall Readlinkat = new(267, 78);
     public static readonly SystemCall Getcwd = new(79, 17);
+    public static readonly SystemCall Flock = new(73, 32);
     public static readonly SystemCall Unlink = new(87, -1);
     public static readonly SystemCall Unlinkat = new(263, 35);
 
@@ -101,7 +103,7 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Exit = new(60, 93);
     public static readonly SystemCall ExitGroup = new(231, 94);
 
-    // What an intruder would like
+    // What ends the process
     public static readonly SystemCall Execve = new(59, 221);
     public static readonly SystemCall Execveat = new(322, 281);
     public static readonly SystemCall Fork = new(57, -1);

@@ -119,28 +119,34 @@ public sealed class ServerState(uint version)
         return pif;
     }
 
-    /// <summary>The update that makes these tables the server's, in its version. Target addresses have no place in version 1.</summary>
+    /// <summary>The listing of these tables, as their server sends it.</summary>
+    public byte[] WriteListing()
+    {
+        byte[] listing = new byte[Wire.HelloSize + SizeOfTables(Wire.PifSize) + 1];
+        TablesWriter writer = new(listing, Version);
+        writer.Hello();
+        foreach (PifState pif in Pifs)
+            writer.Pif(pif.Number, pif.Name, pif.Table.Capabilities, pif.Table.Rules);
+        writer.End();
+        return listing;
+    }
+
+    /// <summary>The update that makes these tables the server's, in its version.</summary>
     public byte[] WriteUpdate()
     {
-        int ruleSize = Wire.RuleSizeOf(Version);
-        int size = 1;
+        byte[] update = new byte[SizeOfTables(Wire.TableSize) + 1];
+        TablesWriter writer = new(update, Version);
         foreach (PifState pif in Pifs)
-            size += Wire.TableSize + pif.Table.Rules.Length * ruleSize;
-        byte[] update = new byte[size];
-        int at = 0;
-        foreach (PifState pif in Pifs)
-        {
-            ReadOnlySpan<Rule> rules = pif.Table.Rules;
-            Wire.WriteTable(update.AsSpan(at), pif.Number, rules.Length);
-            at += Wire.TableSize;
-            foreach (ref readonly Rule rule in rules)
-            {
-                Wire.WriteRule(update.AsSpan(at), in rule, Version);
-                at += ruleSize;
-            }
-        }
-
-        update[at] = Wire.End;
+            writer.Table(pif.Number, pif.Table.Rules);
+        writer.End();
         return update;
+    }
+
+    int SizeOfTables(int headSize)
+    {
+        int size = 0;
+        foreach (PifState pif in Pifs)
+            size += headSize + (pif.Table.Rules.Length * Wire.RuleSizeOf(Version));
+        return size;
     }
 }

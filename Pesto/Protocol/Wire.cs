@@ -66,6 +66,9 @@ public static class Wire
         BinaryPrimitives.WriteUInt32BigEndian(to[1..], (uint)rules);
     }
 
+    /// <summary>The number of the pif that a table of an update is for, and how many rules it announces.</summary>
+    public static (byte Pif, uint Rules) ReadTable(ReadOnlySpan<byte> from) => (from[0], BinaryPrimitives.ReadUInt32BigEndian(from[1..]));
+
     /// <summary>Reads a rule as it is, valid or not, of the version's size.</summary>
     public static Rule ReadRule(ReadOnlySpan<byte> from, uint version = Version)
     {

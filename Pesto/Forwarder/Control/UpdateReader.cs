@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Pesto.Forwarder.Listening;
 using Pesto.Protocol;
 using Pesto.Rules;
@@ -29,7 +28,7 @@ public sealed class UpdateReader(Tables tables)
     /// <summary>The number of the pif that the reason is about, as the client sent it.</summary>
     public byte FaultPif { get; private set; }
 
-    /// <summary>The position of the rule that the reason is about, counted over all of the pif's, or <see cref="Transactions.NoRule"/>.</summary>
+    /// <summary>The position of the rule that the reason is about, counted over all of the pif's, or <see cref="VerdictMessage.NoRule"/>.</summary>
     public uint FaultRule { get; private set; }
 
     /// <summary>Empties the shadow tables and begins to read an update.</summary>
@@ -67,12 +66,12 @@ public sealed class UpdateReader(Tables tables)
 
             _pif = tables.IndexOf(rest[0]);
             if (_pif < 0)
-                return Fail(rest[0], Transactions.NoRule, $"there is no pif {rest[0]}");
+                return Fail(rest[0], VerdictMessage.NoRule, $"there is no pif {rest[0]}");
             if (rest.Length < Wire.TableSize)
                 return Progress.NeedsMore;
-            _rulesToCome = BinaryPrimitives.ReadUInt32BigEndian(rest[1..]);
+            (_, _rulesToCome) = Wire.ReadTable(rest);
             if (_rulesToCome > RuleCheck.MostRules)
-                return Fail(rest[0], Transactions.NoRule, $"{tables.Pifs[_pif].Name}: {_rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
+                return Fail(rest[0], VerdictMessage.NoRule, $"{tables.Pifs[_pif].Name}: {_rulesToCome} rules, at most {RuleCheck.MostRules} are possible");
             taken += Wire.TableSize;
         }
     }

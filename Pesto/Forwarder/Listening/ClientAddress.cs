@@ -1,3 +1,5 @@
+using Pesto.Forwarder.Namespace;
+using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
 
@@ -7,28 +9,112 @@ namespace Pesto.Forwarder.Listening;
 /// Decides from which address a client comes to its target. Programs trust 127.0.0.1 and ::1, so nobody from another host may come from
 /// there, unless the user asked for just that (CVE-2021-20199).
 /// </summary>
-public sealed class ClientAddress(ClientAddressMode mode, uint mark)
+/// <param name="mark">Of what transparent sockets send.</param>
+/// <param name="routing">What brings answers back to transparent sockets; null if there is nothing.</param>
+/// <param name="addresses">Of the namespace in which the targets are; null if they can't be found out.</param>
+public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddressRouting? routing, InterfaceAddresses? addresses, Counters counters)
 {
-    /// <summary>For clients whose address is nobody's business: those of the container, and everybody where there is no container.</summary>
-    public static ClientAddress Unchanged { get; } = new(ClientAddressMode.Loopback, 0);
+    /// <summary>In the container, all that comes from a transparent socket comes by way of its loopback interface.</summary>
+    const uint LoopbackInterface = 1;
+
+    bool _saidRefused;
+
+    /// <summary>For clients whose address is nobody's business: those that the container's loopback has.</summary>
+    public static ClientAddress Unchanged { get; } = new(ClientAddressMode.Loopback, 0, null, null, new());
 
     /// <summary>Whether <see cref="For"/> needs to know who the client is.</summary>
     public bool Matters => mode != ClientAddressMode.Loopback;
 
+    /// <summary>Which version of the PROXY protocol tells the target who the client is; 0 for none.</summary>
+    public int ProxyVersion => mode switch { ClientAddressMode.Proxy => 2, ClientAddressMode.ProxyV1 => 1, _ => 0 };
+
+    /// <summary>Names a rule some of whose clients could not keep their address, though they must; null if there is none.</summary>
+    public static string? WhyNotKept(Tables tables, int set)
+    {
+        for (int pif = 0; pif < tables.Pifs.Length; pif++)
+        {
+            ReadOnlySpan<Rule> rules = tables.Rules(pif, set);
+            for (int i = 0; i < rules.Length; i++)
+            {
+                if (tables.Pifs[pif].Clients.WhyNotKept(in rules[i]) is string why)
+                    return $"{tables.Pifs[pif].Name} rule {i}: {why} (--client-address keep)";
+            }
+        }
+
+        return null;
+    }
+
+    string? WhyNotKept(in Rule rule)
+    {
+        if (mode != ClientAddressMode.Keep)
+            return null;
+        bool takesV4 = rule.IsDualStack || rule.Address.IsV4, takesV6 = rule.IsDualStack || rule.Address.IsV6;
+        if (!rule.Target.IsWildcard && !IsHere(rule.Target))
+            return $"its target {rule.Target} is not an address of the container's";
+        if (!rule.Target.IsWildcard && (rule.Target.IsV4 ? takesV6 : takesV4))
+            return $"clients of the other family can't come to {rule.Target} from their own address";
+        // Where IPv6 is turned off in the container, its clients have nowhere to come to.
+        bool lacksV4 = takesV4 && !routing!.Keeps(rule.Protocol, isV4: true), lacksV6 = takesV6 && routing!.HasV6 && !routing.Keeps(rule.Protocol, isV4: false);
+        return lacksV4 || lacksV6 ? $"its clients can't keep their address: {routing!.Missing?.Message}" : null;
+    }
+
     /// <summary>The source of a new socket to a target. To be asked once for each flow.</summary>
-    /// <param name="target">By the client's rule; becomes an address of the other family where only that one has a source to offer.</param>
+    /// <param name="target">By the client's rule; becomes loopback of the other family where only that one has a source to offer.</param>
     public SocketSource For(IpProtocol protocol, in SocketAddress client, ref SocketAddress target)
     {
         if (!Matters || client.Address.IsLoopback)
             return SocketSource.KernelsChoice;
-        if (client.Family == target.Family || (client.Address.IsV4 && target.Family == SocketAddress.V4))
+        bool isHere = IsHere(target.Address);
+        bool canKeep = isHere && client.Address.IsV4 == target.Address.IsV4 && routing is not null && routing.Keeps(protocol, target.Address.IsV4);
+        if (canKeep && mode is ClientAddressMode.Auto or ClientAddressMode.Keep)
+            return Own(in client);
+        SocketSource source = mode == ClientAddressMode.Keep ? SocketSource.None : isHere ? Container(ref target) : SocketSource.KernelsChoice;
+        // A target that reads the PROXY protocol may ask for a trustworthy peer, so that is the container where it has an address.
+        if (source.Is == SocketSource.Kind.None && canKeep && ProxyVersion != 0)
+            return Own(in client);
+        if (source.Is == SocketSource.Kind.None)
+            Refused(in client, in target);
+        return source;
+    }
+
+    /// <summary>The source of a client that can't have the one that <see cref="For"/> gave, because the kernel does not let a socket be bound to it.</summary>
+    public SocketSource Instead(in SocketSource refused, in SocketAddress client, ref SocketAddress target)
+    {
+        SocketSource source = refused.Is == SocketSource.Kind.Client && mode != ClientAddressMode.Keep ? Container(ref target) : SocketSource.None;
+        if (source.Is == SocketSource.Kind.None)
+            Refused(in client, in target);
+        return source;
+    }
+
+    static SocketSource Own(in SocketAddress client) =>
+        new(SocketSource.Kind.Client, SocketAddress.Of(client.Address, client.Port, client.Address.IsLinkLocal ? LoopbackInterface : 0));
+
+    SocketSource Container(ref SocketAddress target)
+    {
+        bool isV4 = target.Address.IsV4;
+        Address own = addresses?.Own(isV4) ?? default;
+        if (own.IsAny && (target.Address == Address.LoopbackV4 || target.Address == Address.LoopbackV6))
         {
-            // In the container the only interface that leads to the client is lo.
-            const uint LoopbackInterface = 1;
-            return new(SocketSource.Kind.Client, SocketAddress.Of(client.Address, client.Port, client.Address.IsLinkLocal ? LoopbackInterface : 0));
+            own = addresses?.Own(!isV4) ?? default;
+            if (!own.IsAny)
+                target = SocketAddress.Of(isV4 ? Address.LoopbackV6 : Address.LoopbackV4, target.Port);
         }
 
-        return SocketSource.None;
+        return own.IsAny ? SocketSource.None : new(SocketSource.Kind.Container, SocketAddress.Of(own, 0));
+    }
+
+    bool IsHere(Address target) => target.IsLoopback || (addresses?.Contains(target) ?? false);
+
+    void Refused(in SocketAddress client, in SocketAddress target)
+    {
+        counters.AddressRefused++;
+        if (_saidRefused)
+            return;
+        _saidRefused = true;
+        if (mode == ClientAddressMode.Keep)
+            Log.Warn($"client {client.Address} is refused: it can't come to {target.Address} from its own address, and --client-address keep allows no other");
+        else
+            Log.Warn($"client {client.Address} is refused: it can't come to {target.Address} from its own address, and the container has no address but loopback");
     }
 
     /// <summary>
@@ -55,5 +141,16 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark)
         if (done.Ok && address.Port == 0 && protocol == IpProtocol.Tcp)
             done = Sockets.SetBindAddressNoPort(fd);
         return done.Ok ? Sockets.Bind(fd, in address) : done;
+    }
+
+    /// <summary>
+    /// A UDP flow with the client's address ends: a last datagram, which never arrives, has the kernel forget where its replies go. Without it
+    /// they would go there for some minutes more, even if the client has come to speak to the container directly.
+    /// </summary>
+    public unsafe void Forget(int fd, in SocketAddress target)
+    {
+        byte nothing = 0;
+        if (Sockets.SetMark(fd, ClientAddressRouting.ForgetMark(mark)).Ok)
+            _ = Sockets.SendTo(fd, &nothing, 0, in target).Ok;
     }
 }

@@ -86,36 +86,36 @@ public sealed class NamespaceThread : NetworkNamespace
         return Result.From(_pools[wanted][--_pooled[wanted]]);
     }
 
-    public override void Listen(Span<ListenRequest> wanted)
+    public override void Listen(Span<ListenRequest> orders)
     {
         End();
-        wanted.CopyTo(_orders);
-        _count = wanted.Length;
+        orders.CopyTo(_orders);
+        _count = orders.Length;
         Ask(Request.Listen);
-        _orders.AsSpan(0, wanted.Length).CopyTo(wanted);
+        _orders.AsSpan(0, orders.Length).CopyTo(orders);
     }
 
     public override int Answers => _answered;
 
-    public override void BeginListen(ReadOnlySpan<ListenRequest> wanted)
+    public override void BeginListen(ReadOnlySpan<ListenRequest> orders)
     {
-        wanted.CopyTo(_ordersBegun);
-        _count = wanted.Length;
+        orders.CopyTo(_ordersBegun);
+        _count = orders.Length;
         Begin(Request.ListenBegun);
     }
 
-    public override bool EndListen(Span<ListenRequest> wanted, bool wait)
+    public override bool EndListen(Span<ListenRequest> orders, bool wait)
     {
         if (_isAsked && !wait && !Volatile.Read(ref _isAnswered))
             return false;
         End();
-        _ordersBegun.AsSpan(0, wanted.Length).CopyTo(wanted);
+        _ordersBegun.AsSpan(0, orders.Length).CopyTo(orders);
         return true;
     }
 
-    public override bool IsLocal(Address wanted)
+    public override bool IsLocal(Address address)
     {
-        _address = wanted;
+        _address = address;
         Ask(Request.IsLocal);
         return _result.Value == 1;
     }

@@ -12,10 +12,13 @@ public sealed class Counters
     /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
     public long Shed;
 
+    /// <summary>Connections and UDP flows refused because there is no address that they may come from.</summary>
+    public long AddressRefused;
+
     public long UdpOpen;
     public long UdpTotal;
 
-    /// <summary>UDP flows that ended because nobody listens on the target.</summary>
+    /// <summary>UDP flows that ended with ECONNREFUSED: nothing listens on the target.</summary>
     public long UdpRefused;
 
     /// <summary>UDP flows that ended to make room for others.</summary>

@@ -22,6 +22,8 @@ public sealed class FirstTables(Tables tables, Listeners listeners, Transaction 
             throw new RuleException($"{sockets} listening sockets are wanted, and {listeners.Capacity} are possible under the limit of descriptors");
         if (selfForwarding?.Find(tables, tables.Shadow) is string loops)
             throw new RuleException(loops);
+        if (ClientAddress.WhyNotKept(tables, tables.Shadow) is string why)
+            throw new RuleException(why);
         transaction.Apply(commit: true, () => { });
         transaction.RunToEnd();
         return ReportFailures();

@@ -8,18 +8,18 @@ namespace Pesto.Forwarder.Startup;
 static class OfferedPifs
 {
     /// <summary>HOST alone without a network namespace, else HOST and SPLICE.</summary>
-    public static Tables.PifEntry[] Of(ServeOptions options, TargetNamespace target)
+    public static Tables.PifEntry[] Of(ServeOptions options, TargetNamespace target, ClientAddress clients)
     {
         Capabilities families = (options.NoV4 ? 0 : Capabilities.V4) | (options.NoV6 ? 0 : Capabilities.V6);
         Capabilities protocols = (options.NoTcp ? 0 : Capabilities.Tcp) | (options.NoUdp ? 0 : Capabilities.Udp);
         Capabilities both = families | protocols | Capabilities.Interface;
         if (target.IsOneSide)
-            return [new(Pif.Host, Pif.HostName, both, target.Host, target.Own)];
+            return [new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = clients }];
         // What listens in a target that is an address can't be found out.
         both |= Capabilities.Scan;
         return
         [
-            new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = new(options.ClientAddress, options.ClientAddressMark) },
+            new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = clients },
             new(Pif.Splice, Pif.SpliceName, both, target.Own, target.Host),
         ];
     }

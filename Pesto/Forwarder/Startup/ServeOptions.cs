@@ -54,14 +54,16 @@ public sealed class ServeOptions
             new(
                 "client-address",
                 "MODE",
-                "what the container sees of clients that are not on the host's loopback: \"keep\", their own address, or \"loopback\", that of "
-                    + "the container's loopback (default)",
+                "what the container sees of clients that are not on the host's loopback: \"keep\", their own address and port; \"container\", an address of "
+                    + "the container's own; \"loopback\", that of its loopback, which programs may trust; \"proxy\" and \"proxy-v1\", what the header of the PROXY "
+                    + "protocol says, version 2 or 1; \"auto\", as \"keep\", or where that is not possible as \"container\" (default: auto)",
                 (o, given) => o.TakeMode(given.Value)),
             new(
                 "client-address-mark",
                 "N",
-                "the mark of packets, and the number of the table of routes, by which the container's answers to them come back (default: 4208)",
-                (o, given) => o.ClientAddressMark = (uint)given.Number(1, int.MaxValue)))
+                "the mark of packets, and the number of the table of routes, in the container, by which answers to a client's own address come back "
+                    + "(default: 4208)",
+                (o, given) => o.TakeMark(given)))
         {
             Operands = [("PID", "the loopback of this process's network namespace")],
         },
@@ -154,10 +156,10 @@ public sealed class ServeOptions
     /// <summary>Go on when what <see cref="NetnsPath"/> names is gone.</summary>
     public bool NoNetnsQuit { get; private set; }
 
-    /// <summary>The user and group to change to before anything else; null to stay who one is, or, as root, to become nobody at the end.</summary>
+    /// <summary>The user and group to change to before anything else; null to keep the user, or, as root, to become "nobody" once everything listens.</summary>
     public Identity? RunAs { get; private set; }
 
-    /// <summary>Keep every privilege and make any system call, for who looks for a mistake.</summary>
+    /// <summary>Keep every capability and allow any system call, for debugging.</summary>
     public bool NoSandbox { get; private set; }
 
     public Address? TargetV4 { get; private set; }
@@ -165,10 +167,10 @@ public sealed class ServeOptions
     public Address? TargetV6 { get; private set; }
 
     /// <summary>What the container sees of clients.</summary>
-    public ClientAddressMode ClientAddress { get; private set; } = ClientAddressMode.Loopback;
+    public ClientAddressMode ClientAddress { get; private set; } = ClientAddressMode.Auto;
 
     /// <summary>The mark of packets from sockets with a client's address; also the number of a table of routes.</summary>
-    public uint ClientAddressMark { get; private set; } = 0x1070;
+    public uint ClientAddressMark { get; private set; } = 4208;
 
     public bool Foreground { get; private set; }
 
@@ -194,7 +196,7 @@ public sealed class ServeOptions
 
     public bool ShowVersion { get; private set; }
 
-    /// <summary>What it makes at the start and takes away at the end.</summary>
+    /// <summary>The paths of files that are made at the start and removed at the end.</summary>
     public string[] OwnFiles => [.. new[] { ControlPath, PidPath }.OfType<string>()];
 
     /// <summary>Milliseconds.</summary>
@@ -238,6 +240,8 @@ public sealed class ServeOptions
             throw new UsageException("-4 and -6 exclude each other");
         if (options.NetnsPath is not null && (options.TargetV4 ?? options.TargetV6) is not null)
             throw new UsageException("a network namespace and --target exclude each other");
+        if (options.NetnsPath is null && options.ClientAddress == ClientAddressMode.Keep)
+            throw new UsageException("--client-address keep needs a network namespace: --netns, or the id of a process");
         if (options.UsernsPath is not null && options.NetnsOnly)
             throw new UsageException("--userns and --netns-only exclude each other");
         if (options.NetnsPath is null && (options.UsernsPath is not null || options.NetnsOnly))
@@ -271,10 +275,24 @@ public sealed class ServeOptions
 
     void TakeMode(string text) => ClientAddress = text switch
     {
+        "auto" => ClientAddressMode.Auto,
         "keep" => ClientAddressMode.Keep,
+        "container" => ClientAddressMode.Container,
         "loopback" => ClientAddressMode.Loopback,
-        _ => throw new UsageException($"--client-address {text}: neither keep nor loopback"),
+        "proxy" => ClientAddressMode.Proxy,
+        "proxy-v1" => ClientAddressMode.ProxyV1,
+        _ => throw new UsageException($"--client-address {text}: not auto, keep, container, loopback, proxy or proxy-v1"),
     };
+
+    void TakeMark(GivenOption given)
+    {
+        // Tables that the kernel or everybody has: default, main and local.
+        const int FirstTaken = 253, LastTaken = 255;
+        int mark = given.Number(1, int.MaxValue - 1);
+        if (mark is >= FirstTaken and <= LastTaken)
+            throw new UsageException($"{given.Written} {mark}: a table of routes that is in use");
+        ClientAddressMark = (uint)mark;
+    }
 
     void TakeUser(string text)
     {

@@ -8,34 +8,59 @@ namespace Pesto.Forwarder.Tcp;
 /// <param name="keepalive">As in <see cref="Namespace.SocketSettings"/>.</param>
 sealed class TargetSocket(int keepalive)
 {
-    /// <summary>Connected, or EINPROGRESS while it is being; else why it can't be.</summary>
-    /// <param name="fd">The socket, which the caller closes, or -1: then it is the socket itself that can't be had.</param>
-    public Result Open(Tables.PifEntry pif, in SocketSource source, in SocketAddress target, out int fd)
+    /// <summary>What came of it.</summary>
+    public enum Outcome
     {
-        Result connected = Try(pif, in source, in target, out fd);
-        // The connection between just these two ports exists already, or has ended a moment ago: by another port there is none.
-        if (connected.Is(Errno.EADDRNOTAVAIL) && source.Address.Port != 0)
-        {
-            Descriptors.Close(fd);
-            connected = Try(pif, source.WithAnyPort(), in target, out fd);
-        }
+        /// <summary>It connects, or has.</summary>
+        Connecting,
 
-        return connected;
+        /// <summary>No socket is to be had.</summary>
+        NoSocket,
+
+        /// <summary>There is no address that the client may come from, which was said and counted.</summary>
+        NoSource,
+
+        /// <summary>The socket can't be connected.</summary>
+        Failed,
     }
 
-    Result Try(Tables.PifEntry pif, in SocketSource source, in SocketAddress target, out int fd)
+    /// <param name="target">By the client's rule; what was connected to in the end.</param>
+    /// <param name="kind">Of the source that was tried last.</param>
+    /// <param name="result">The socket, or the error.</param>
+    public Outcome Open(Tables.PifEntry pif, in SocketAddress client, ref SocketAddress target, out SocketSource.Kind kind, out Result result)
     {
-        Result socket = pif.Connects.Tcp(target.Family);
-        fd = socket.Ok ? socket.Value : -1;
-        if (!socket.Ok)
-            return socket;
-        if (keepalive != 0)
-            _ = Sockets.SetKeepalive(fd, keepalive).Ok;
-        if (pif.Connects.Paces(fd) && target.Address.IsLoopback)
-            _ = CongestionControl.Reno.ApplyTo(fd).Ok;
-        Result bound = pif.Clients.Bind(fd, IpProtocol.Tcp, in source);
-        if (source.Address.Port != 0 && bound.Error is Errno.EADDRINUSE or Errno.EACCES)
-            bound = pif.Clients.Bind(fd, IpProtocol.Tcp, source.WithAnyPort());
-        return bound.Ok ? Sockets.Connect(fd, in target) : bound;
+        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in client, ref target);
+        result = default;
+        while (true)
+        {
+            kind = source.Is;
+            if (source.Is == SocketSource.Kind.None)
+                return Outcome.NoSource;
+            result = pif.Connects.Tcp(target.Family);
+            if (!result.Ok)
+                return Outcome.NoSocket;
+            int fd = result.Value;
+            if (keepalive != 0)
+                _ = Sockets.SetKeepalive(fd, keepalive).Ok;
+            if (pif.Connects.Paces(fd) && target.Address.IsLoopback)
+                _ = CongestionControl.Reno.ApplyTo(fd).Ok;
+
+            Result bound = pif.Clients.Bind(fd, IpProtocol.Tcp, in source);
+            if (source.Address.Port != 0 && bound.Error is Errno.EADDRINUSE or Errno.EACCES)
+                bound = pif.Clients.Bind(fd, IpProtocol.Tcp, source.WithAnyPort());
+            Result connected = bound.Ok ? Sockets.Connect(fd, in target) : bound;
+            if (connected.Ok || connected.Is(Errno.EINPROGRESS))
+                return Outcome.Connecting;
+
+            Descriptors.Close(fd);
+            result = connected;
+            // The connection between just these two ports exists already, or ended a moment ago.
+            if (bound.Ok && connected.Is(Errno.EADDRNOTAVAIL) && source.Address.Port != 0)
+                source = source.WithAnyPort();
+            else if (!bound.Ok)
+                source = pif.Clients.Instead(in source, in client, ref target);
+            else
+                return Outcome.Failed;
+        }
     }
 }

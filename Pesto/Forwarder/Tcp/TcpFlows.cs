@@ -4,7 +4,6 @@ using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
-using Pesto.Rules;
 
 namespace Pesto.Forwarder.Tcp;
 
@@ -182,37 +181,27 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
     public bool Add(int client, in SocketAddress peer, int listener, DescriptorUse use, Tables.PifEntry pif, in SocketAddress wanted)
     {
         SocketAddress target = wanted;
-        SocketSource source = pif.Clients.For(IpProtocol.Tcp, in peer, ref target);
-        if (source.Is == SocketSource.Kind.None)
+        switch (_targetSocket.Open(pif, in peer, ref target, out SocketSource.Kind source, out Result socket))
         {
-            Refuse(client, in target, Errno.EADDRNOTAVAIL);
-            return true;
-        }
-
-        Result connected = _targetSocket.Open(pif, in source, in target, out int fd);
-        if (fd < 0)
-        {
-            bool exhausted = LimitLog.IsExhaustion(connected.Error);
-            if (exhausted)
-                _limits.Reached("sockets to targets", connected.Error);
-            Shed(client);
-            return !exhausted;
-        }
-
-        if (!connected.Ok && !connected.Is(Errno.EINPROGRESS))
-        {
-            Descriptors.Close(fd);
-            if (connected.Is(Errno.EAGAIN) || (connected.Is(Errno.EADDRNOTAVAIL) && source.Is == SocketSource.Kind.KernelsChoice && HasSource(pif.Connects, in target)))
-            {
-                _limits.Reached("local ports towards a target", connected.Error);
+            case TargetSocket.Outcome.NoSource:
+                Refuse(client, in target, Errno.EADDRNOTAVAIL);
+                return true;
+            case TargetSocket.Outcome.NoSocket:
+                bool exhausted = LimitLog.IsExhaustion(socket.Error);
+                if (exhausted)
+                    _limits.Reached("sockets to targets", socket.Error);
+                Shed(client);
+                return !exhausted;
+            case TargetSocket.Outcome.Failed when LacksPort(socket.Error, source, pif.Connects, in target):
+                _limits.Reached("local ports towards a target", socket.Error);
                 Shed(client);
                 return false;
-            }
-
-            Refuse(client, in target, connected.Error);
-            return true;
+            case TargetSocket.Outcome.Failed:
+                Refuse(client, in target, socket.Error);
+                return true;
         }
 
+        int fd = socket.Value;
         _ = _budget.TryTake(use, DescriptorsEach);
         // The budget has no more of these than there are slots.
         int index = _flows.Take();
@@ -241,6 +230,14 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed
 
         return watched.Ok;
     }
+
+    /// <summary>Whether no port is left to reach a target from, for whichever client: where each has its own address, that is its own affair.</summary>
+    static bool LacksPort(Errno error, SocketSource.Kind source, NetworkNamespace side, in SocketAddress target) => source switch
+    {
+        SocketSource.Kind.Client => false,
+        SocketSource.Kind.Container => error is Errno.EAGAIN or Errno.EADDRNOTAVAIL,
+        _ => error == Errno.EAGAIN || (error == Errno.EADDRNOTAVAIL && HasSource(side, in target)),
+    };
 
     /// <summary>
     /// Whether there is an address to reach a target from. Where there is none, such as towards ::1 where IPv6 is turned off,

@@ -1,8 +1,7 @@
-using System.Buffers.Binary;
 using Pesto.Protocol;
 using Pesto.Rules;
 
-namespace Pesto.Tests.Control;
+namespace Pesto.Tests.Harness;
 
 /// <summary>The tables of both pifs, valid or not, as a test makes them up.</summary>
 sealed class ServerTables
@@ -42,22 +41,12 @@ sealed class ServerTables
     /// <summary>An update of version 2, up to and with the final 0.</summary>
     public byte[] Update()
     {
-        MemoryStream all = new();
-        Span<byte> bytes = stackalloc byte[Wire.RuleSize];
+        byte[] update = new byte[1 + this.Parts.Sum(part => Wire.TableSize + (part.Rules.Length * Wire.RuleSize))];
+        TablesWriter writer = new(update);
         foreach ((byte pif, Rule[] rules) in this.Parts)
-        {
-            bytes[0] = pif;
-            BinaryPrimitives.WriteInt32BigEndian(bytes[1..], rules.Length);
-            all.Write(bytes[..Wire.TableSize]);
-            foreach (Rule rule in rules)
-            {
-                Wire.WriteRule(bytes, in rule);
-                all.Write(bytes[..Wire.RuleSize]);
-            }
-        }
-
-        all.WriteByte(Wire.End);
-        return all.ToArray();
+            writer.Table(pif, rules);
+        writer.End();
+        return update;
     }
 
     /// <summary>Two are equal if they come to the same rules in each pif.</summary>
