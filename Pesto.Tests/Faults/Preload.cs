@@ -50,6 +50,9 @@ sealed unsafe class Preload : IDisposable
         Interlocked.Exchange(ref this.plan->Armed, 1);
     }
 
+    /// <summary>How many calls have failed so far.</summary>
+    public int Failed => Volatile.Read(ref this.plan->Failed);
+
     /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
     public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref this.plan->Jump, seconds);
 
