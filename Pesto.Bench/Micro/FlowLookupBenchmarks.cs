@@ -26,7 +26,7 @@ public class FlowLookupBenchmarks
         {
             _slots.Take();
             UdpFlowKey key = Key(i);
-            _table.Add(in key, key.ClientAddress, fd: -1, listener: 0, now: 0);
+            _table.Add(in key, key.ClientAddress, default, listener: 0, now: 0);
         }
 
         Random random = new(1);

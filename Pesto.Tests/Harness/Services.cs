@@ -114,6 +114,8 @@ sealed class UdpEcho : IDisposable
     {
         this.socket = where.NewSocket(at.AddressFamily, SocketType.Dgram);
         this.socket.ReceiveBufferSize = 4 << 20;
+        if (at.AddressFamily == AddressFamily.InterNetworkV6)
+            this.socket.DualMode = at.Address.Equals(IPAddress.IPv6Any);
         this.socket.Bind(at);
         _ = this.Serve();
     }

@@ -45,7 +45,7 @@ public sealed unsafe class UdpFlowTableTests
                     known.Touch(known.Stage == UdpFlowStage.Replied ? UdpFlowStage.Conversing : known.Stage, now);
                     break;
                 case 6 when known == null:
-                    int index = table.Add(in key, key.ClientAddress, fd: -1, listener, now);
+                    int index = table.Add(in key, key.ClientAddress, default, listener, now);
                     Assert.Equal(model.Count == Capacity, index < 0);
                     if (index >= 0)
                         model.Add(new() { Key = key, Index = index, Listener = listener, Moved = now });

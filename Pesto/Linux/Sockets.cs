@@ -16,6 +16,7 @@ public static unsafe class Sockets
     const int IpPacketInfo = 8, Ipv6ReceivePacketInfo = 49, UdpSegment = 103, UdpGro = 104;
     const int TcpNoDelay = 1, TcpKeepIdle = 4, TcpKeepInterval = 5, TcpKeepCount = 6, V6OnlyOption = 26, IpFreeBind = 15, Ipv6FreeBind = 78;
     const int IpTransparent = 19, Ipv6Transparent = 75, IpBindAddressNoPort = 24, MarkOption = 36;
+    const int IpReceiveErrors = 11, Ipv6ReceiveErrors = 25, ErrorQueue = 0x2000;
     const int IpMinTtl = 21, Ipv6MinHopCount = 73;
 
     public const int ShutRead = 0, ShutWrite = 1;
@@ -68,12 +69,11 @@ public static unsafe class Sockets
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Result Send(int fd, byte* buffer, int length) => Result.Of(Libc.send(fd, buffer, (nuint)length, DontWait | NoSignal));
 
-    /// <summary>Sends a datagram without waiting, on a socket that is not connected.</summary>
-    public static Result SendTo(int fd, byte* buffer, int length, in SocketAddress to)
-    {
-        fixed (SocketAddress* p = &to)
-            return Result.Of(Libc.sendto(fd, buffer, (nuint)length, DontWait | NoSignal, p, to.Length));
-    }
+    /// <summary>Sends a datagram without waiting.</summary>
+    /// <param name="to">Null on a connected socket.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Result SendTo(int fd, byte* buffer, int length, SocketAddress* to) =>
+        Result.Of(Libc.sendto(fd, buffer, (nuint)length, DontWait | NoSignal, to, to == null ? 0 : to->Length));
 
     /// <summary>Waits until something is there or the socket's receive time-out ends (EAGAIN).</summary>
     public static Result ReceiveWaiting(int fd, Span<byte> buffer)
@@ -168,10 +168,28 @@ public static unsafe class Sockets
         return family == SocketAddress.V6 ? Set(fd, IpProtoIpv6, Ipv6ReceivePacketInfo, 1) : v4;
     }
 
-    /// <summary>Allows the kernel to hand over rows of datagrams as one. Fails (ENOPROTOOPT) before Linux 5.0: then they come one by one.</summary>
+    /// <summary>Has a UDP socket that is not connected learn of ICMP errors, by the next call's failure and by <see cref="NextError"/>.</summary>
+    public static Result SetErrorsReceived(int fd, ushort family) =>
+        family == SocketAddress.V4 ? Set(fd, IpProtoIp, IpReceiveErrors, 1) : Set(fd, IpProtoIpv6, Ipv6ReceiveErrors, 1);
+
+    /// <summary>Takes the first error out of a socket's queue, which holds its buffer's memory; EAGAIN if it is empty.</summary>
+    public static Errno NextError(int fd)
+    {
+        const int ControlSize = 128;
+        byte* control = stackalloc byte[ControlSize];
+        MessageHeader.Inner message = new() { Control = control, ControlLength = ControlSize };
+        Result received = Result.Of(Libc.recvmsg(fd, &message, ErrorQueue | DontWait));
+        if (!received.Ok)
+            return received.Error;
+        // Of the control messages the only one, or the last, is struct sock_extended_err, which begins with the error.
+        ControlHeader* header = (ControlHeader*)control;
+        return message.ControlLength < (nuint)(sizeof(ControlHeader) + sizeof(uint)) ? Errno.None : (Errno)(*(uint*)(header + 1));
+    }
+
+    /// <summary>Allows the kernel to hand over segments, datagrams of one size, as one. Fails (ENOPROTOOPT) before Linux 5.0: then they come one by one.</summary>
     public static Result SetSegmentsReceived(int fd) => Set(fd, IpProtoUdp, UdpGro, 1);
 
-    /// <summary>Whether the kernel can send a row of datagrams as one: since Linux 4.18.</summary>
+    /// <summary>Whether the kernel can send segments, datagrams of one size, as one: since Linux 4.18.</summary>
     public static bool CanSendSegments(int fd)
     {
         int value;

@@ -103,7 +103,8 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
         return own.IsAny ? SocketSource.None : new(SocketSource.Kind.Container, SocketAddress.Of(own, 0));
     }
 
-    bool IsHere(Address target) => target.IsLoopback || (addresses?.Contains(target) ?? false);
+    /// <summary>Whether this is an address of the namespace in which the targets are.</summary>
+    public bool IsHere(Address target) => target.IsLoopback || (addresses?.Contains(target) ?? false);
 
     void Refused(in SocketAddress client, in SocketAddress target)
     {
@@ -132,8 +133,9 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
             done = Sockets.SetTransparent(fd, address.Family);
             if (done.Ok)
                 done = Sockets.SetMark(fd, mark);
-            // One client's port may come by two rules to one target, and connections that have ended keep theirs for a while.
-            if (done.Ok)
+            // One client's port may come by two rules to one target, and connections that have ended keep theirs for a while. Of two UDP
+            // sockets with the same address one would get what is for the other.
+            if (done.Ok && protocol == IpProtocol.Tcp)
                 done = Sockets.SetReuseAddress(fd, true);
         }
 
@@ -150,7 +152,8 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
     public unsafe void Forget(int fd, in SocketAddress target)
     {
         byte nothing = 0;
+        SocketAddress to = target;
         if (Sockets.SetMark(fd, ClientAddressRouting.ForgetMark(mark)).Ok)
-            _ = Sockets.SendTo(fd, &nothing, 0, in target).Ok;
+            _ = Sockets.SendTo(fd, &nothing, 0, &to).Ok;
     }
 }

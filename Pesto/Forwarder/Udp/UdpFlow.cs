@@ -1,3 +1,4 @@
+using Pesto.Forwarder.Listening;
 using Pesto.Linux;
 
 namespace Pesto.Forwarder.Udp;
@@ -10,10 +11,14 @@ public struct UdpFlow
     /// <summary>The client as the kernel wants it named, when something is sent to it.</summary>
     public SocketAddress Client;
 
+    /// <summary>The target by the client's rule: when a commit gives the rule another, the flow ends.</summary>
     public SocketAddress Target;
 
-    /// <summary>The socket in the target's namespace, connected to the target: whatever comes to it is for the client.</summary>
-    public int Fd;
+    /// <summary>The socket in the target's namespace: what the target sends to it is for the client.</summary>
+    public UdpTargetSocket Socket;
+
+    /// <summary>What goes before the payload of each request, if anything.</summary>
+    public ProxyHeader Header;
 
     /// <summary>The listening socket by which replies leave.</summary>
     public int Listener;

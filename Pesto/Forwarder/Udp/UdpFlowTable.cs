@@ -57,7 +57,7 @@ public sealed unsafe class UdpFlowTable
     }
 
     /// <summary>Adds a flow that is not there; -1 if the table is full.</summary>
-    public int Add(in UdpFlowKey key, in SocketAddress target, int fd, int listener, long now)
+    public int Add(in UdpFlowKey key, in SocketAddress target, in UdpTargetSocket socket, int listener, long now)
     {
         int index = _slots.Take();
         if (index < 0)
@@ -66,7 +66,7 @@ public sealed unsafe class UdpFlowTable
         flow->Key = key;
         flow->Client = key.ClientAddress;
         flow->Target = target;
-        flow->Fd = fd;
+        flow->Socket = socket;
         flow->Moved = now;
         ref int bucket = ref _buckets[key.GetHashCode() & _mask];
         flow->NextInBucket = bucket;

@@ -1,6 +1,5 @@
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
-using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
 using Pesto.Rules;
@@ -25,6 +24,9 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
     /// <summary>How many idle flows make room at a time for something else that needs descriptors, and for how many milliseconds they have been idle.</summary>
     const int MakeRoomFor = 16;
     const long IdleEnough = 10_000;
+
+    /// <summary>How many errors are taken out of a socket's queue at a time. More than it holds at its least.</summary>
+    const int MostErrors = 64;
 
     const Events Interest = Events.In | Events.Edge;
 
@@ -131,55 +133,42 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
 
     int NewFlow(in UdpFlowKey key, int listener, in SocketAddress target)
     {
-        NetworkNamespace side = _tables.Pifs[_listeners[listener]->Pif].Connects;
-        if (_flows.Count == _flows.Capacity)
-            Shed(Errno.None);
+        Tables.PifEntry pif = _tables.Pifs[key.Pif];
+        SocketAddress client = key.ClientAddress;
         if (!_budget.CanTake(DescriptorUse.UdpFlow, 1))
         {
-            Shed(Errno.EMFILE);
+            Shed(_flows.Count == _flows.Capacity ? Errno.None : Errno.EMFILE);
             if (!_budget.CanTake(DescriptorUse.UdpFlow, 1))
                 return -1;
         }
 
-        Result socket = Connected(side, in target);
+        Result opened = UdpTargetSocket.Open(pif, in client, in target, FlowBuffer, out UdpTargetSocket socket);
         // EAGAIN: no local port is left.
-        if (socket.Is(Errno.EAGAIN) || LimitLog.IsExhaustion(socket.Error))
+        if (opened.Is(Errno.EAGAIN) || LimitLog.IsExhaustion(opened.Error))
         {
-            Shed(socket.Error);
-            socket = Connected(side, in target);
+            Shed(opened.Error);
+            opened = UdpTargetSocket.Open(pif, in client, in target, FlowBuffer, out socket);
         }
 
-        if (!socket.Ok)
+        if (!opened.Ok)
         {
-            Log.Debug($"UDP target {target.Address}:{target.Port}: {socket.Error.Text()}");
+            Log.Debug($"UDP target {target.Address}:{target.Port}: {opened.Error.Text()}");
             return -1;
         }
 
         _ = _budget.TryTake(DescriptorUse.UdpFlow, 1);
-        int fd = socket.Value;
-        int index = _flows.Add(in key, in target, fd, listener, _loop.Now);
+        // The budget has no more of these than there are slots.
+        int index = _flows.Add(in key, in target, in socket, listener, _loop.Now);
+        if (pif.Clients.ProxyVersion == 2)
+            _flows[index]->Header = ProxyHeader.Version2(IpProtocol.Udp, in client, SocketAddress.Of(key.Local, key.Port));
         _counters.UdpOpen++;
         _counters.UdpTotal++;
-        Result watched = _loop.Epoll.Add(fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
+        Result watched = _loop.Epoll.Add(socket.Fd, Interest, new EventKey(_kind, index, _flows.Generation(index)).Word);
         if (watched.Ok)
             return index;
         _limits.MadeRoom("watched descriptors", watched.Error);
         End(index);
         return -1;
-    }
-
-    static Result Connected(NetworkNamespace side, in SocketAddress target)
-    {
-        Result socket = side.Udp(target.Family);
-        if (!socket.Ok)
-            return socket;
-        Sockets.SetBuffers(socket.Value, FlowBuffer);
-        _ = Sockets.SetSegmentsReceived(socket.Value).Ok;
-        Result connected = Sockets.Connect(socket.Value, in target);
-        if (connected.Ok)
-            return socket;
-        Descriptors.Close(socket.Value);
-        return connected;
     }
 
     /// <summary>
@@ -197,8 +186,11 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
 
     public void OnEvents(EventKey key, Events events)
     {
-        if (key.IsOf(_flows.Generation(key.Index)))
-            ReceiveReplies(key.Index);
+        if (!key.IsOf(_flows.Generation(key.Index)))
+            return;
+        ReceiveReplies(key.Index);
+        if ((events & Events.Error) != 0 && key.IsOf(_flows.Generation(key.Index)))
+            EmptyErrorQueue(key.Index);
     }
 
     void ReceiveReplies(int index)
@@ -214,6 +206,15 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
 
         if (received.Error != Errno.None)
             Failed(index, received.Error);
+    }
+
+    /// <summary>Errors in the queue of a socket that is not connected take room that replies need.</summary>
+    void EmptyErrorQueue(int index)
+    {
+        Errno error = Errno.None;
+        for (int i = 0; i < MostErrors && error is not (Errno.EAGAIN or Errno.ECONNREFUSED); i++)
+            error = Sockets.NextError(_flows[index]->Socket.Fd);
+        Failed(index, error);
     }
 
     /// <summary>
@@ -286,7 +287,10 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
     {
         // Its replies that are gathered already are still to go.
         _relay.SendReplies();
-        Descriptors.Close(_flows[index]->Fd);
+        UdpFlow* flow = _flows[index];
+        if (flow->Socket.IsTransparent)
+            _tables.Pifs[flow->Key.Pif].Clients.Forget(flow->Socket.Fd, in flow->Socket.Target);
+        Descriptors.Close(flow->Socket.Fd);
         _flows.Remove(index);
         _counters.UdpOpen--;
         _budget.Give(DescriptorUse.UdpFlow, 1);

@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Reporting;
 using Pesto.Linux;
@@ -17,11 +19,14 @@ public sealed unsafe class UdpRelay
     /// <summary>What one flow's target may send before others get their turn, in entries of a batch.</summary>
     const int FairShare = 4 * BatchSize;
 
+    /// <summary>The flow of what came to a flow's socket, but not from its target.</summary>
+    const int Nobody = -1;
+
     readonly Counters _counters;
     readonly Listeners _listeners;
     readonly UdpFlowTable _flows;
     readonly ReceiveBatch _requests = new(BatchSize, withSources: true);
-    readonly ReceiveBatch _replies = new(BatchSize, withSources: false);
+    readonly ReceiveBatch _replies = new(BatchSize, withSources: true);
     readonly int[] _repliedBy = new int[BatchSize];
     readonly SendBatch _sending = new(BatchSize);
     readonly bool _canSendSegments;
@@ -69,11 +74,15 @@ public sealed unsafe class UdpRelay
     public Errno SendRequests(int index, int first, int count)
     {
         UdpFlow* flow = _flows[index];
+        ref UdpTargetSocket socket = ref flow->Socket;
+        SocketAddress* to = socket.IsConnected ? null : &flow->Socket.Target;
+        if (flow->Header.Length != 0)
+            return SendWithHeaders(index, first, count, to);
         if (count == 1 && _requests.SegmentSize(first) == 0)
         {
             // The usual case, and the cheapest call there is for it.
             int length = _requests.Length(first);
-            Result sent = Sockets.Send(flow->Fd, _requests.Bytes(first), length);
+            Result sent = Sockets.SendTo(socket.Fd, _requests.Bytes(first), length, to);
             if (sent.Ok)
             {
                 _counters.DatagramsIn++;
@@ -88,8 +97,39 @@ public sealed unsafe class UdpRelay
         }
 
         _sending.Clear();
-        Pack(_requests, index, first, count, flow->OnlySinglesIn, null, Address.Any);
-        bool all = _sending.Send(flow->Fd);
+        Pack(_requests, index, first, count, flow->OnlySinglesIn, to, Address.Any);
+        return SendToTarget(flow);
+    }
+
+    Errno SendWithHeaders(int index, int first, int count, SocketAddress* to)
+    {
+        UdpFlow* flow = _flows[index];
+        byte* header = (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(flow->Header.Bytes));
+        Errno error = Errno.None;
+        _sending.Clear();
+        for (int i = first; i < first + count; i++)
+        {
+            int at = 0;
+            do
+            {
+                if (_sending.IsFull)
+                {
+                    error = SendToTarget(flow);
+                    _sending.Clear();
+                }
+
+                at = _sending.AddWithHeader(index, _requests, i, at, _canSendSegments && !flow->OnlySinglesIn, header, flow->Header.Length, to);
+            }
+            while (at < _requests.Length(i));
+        }
+
+        Errno last = SendToTarget(flow);
+        return error == Errno.None ? last : error;
+    }
+
+    Errno SendToTarget(UdpFlow* flow)
+    {
+        bool all = _sending.Send(flow->Socket.Fd);
         Errno error = Errno.None;
         for (int i = 0; i < _sending.Count; i++)
         {
@@ -110,7 +150,7 @@ public sealed unsafe class UdpRelay
     /// <summary>Receives what a flow's target has sent. <see cref="SendReplies"/> sends it; that is done here only when there is no more room.</summary>
     public Received ReceiveReplies(int index)
     {
-        int fd = _flows[index]->Fd;
+        UdpFlow* flow = _flows[index];
         Errno error = Errno.None;
         bool any = false;
         for (int received = 0; received < FairShare;)
@@ -118,7 +158,7 @@ public sealed unsafe class UdpRelay
             if (_replyCount == BatchSize)
                 SendReplies();
             int room = BatchSize - _replyCount;
-            Result count = _replies.Receive(fd, _replyCount, room);
+            Result count = _replies.Receive(flow->Socket.Fd, _replyCount, room);
             if (count.Is(Errno.EAGAIN))
                 return new(any, More: false, error);
             if (!count.Ok)
@@ -129,9 +169,15 @@ public sealed unsafe class UdpRelay
                 continue;
             }
 
-            any = true;
             for (int i = 0; i < count.Value; i++)
-                _repliedBy[_replyCount++] = index;
+            {
+                bool isReply = flow->Socket.Accepts(in _replies.Source(_replyCount));
+                any |= isReply;
+                if (!isReply)
+                    _counters.DatagramsDropped += _replies.Datagrams(_replyCount);
+                _repliedBy[_replyCount++] = isReply ? index : Nobody;
+            }
+
             if (count.Value < room)
                 return new(any, More: false, error);
             received += count.Value;
@@ -147,10 +193,16 @@ public sealed unsafe class UdpRelay
         _replyCount = 0;
         for (int i = 0; i < count;)
         {
+            if (_repliedBy[i] == Nobody)
+            {
+                i++;
+                continue;
+            }
+
             int listener = _flows[_repliedBy[i]]->Listener;
             bool fromAny = _listeners[listener]->Local.Address.IsWildcard;
             _sending.Clear();
-            while (i < count && _flows[_repliedBy[i]]->Listener == listener)
+            while (i < count && _repliedBy[i] != Nobody && _flows[_repliedBy[i]]->Listener == listener)
             {
                 int index = _repliedBy[i], first = i;
                 while (i < count && _repliedBy[i] == index)

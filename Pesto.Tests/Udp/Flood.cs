@@ -1,0 +1,45 @@
+using System.Net;
+using System.Net.Sockets;
+using Pesto.Tests.Harness;
+
+namespace Pesto.Tests.Udp;
+
+/// <summary>Datagrams, each from another port, to one port or many in turn, until it is disposed of.</summary>
+sealed class Flood : IDisposable
+{
+    const int FirstPort = 10_000, Ports = 10_000;
+
+    readonly Thread thread;
+    volatile bool stopping;
+    volatile int sent;
+
+    public Flood(NetworkNamespace from, IPEndPoint to, int targets = 1)
+    {
+        this.thread = new(() => from.Run(() =>
+        {
+            IPAddress any = to.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any;
+            for (int i = 0; !this.stopping; i++)
+            {
+                using Socket socket = new(to.AddressFamily, SocketType.Dgram, ProtocolType.Unspecified);
+                socket.Bind(new IPEndPoint(any, FirstPort + (i % Ports)));
+                socket.SendTo([1], new IPEndPoint(to.Address, to.Port + (i % targets)));
+                this.sent = i + 1;
+            }
+
+            return true;
+        }));
+        this.thread.Start();
+    }
+
+    public void WaitForMore(int count)
+    {
+        int enough = this.sent + count;
+        Eventually.True(() => this.sent >= enough, "the flood goes on");
+    }
+
+    public void Dispose()
+    {
+        this.stopping = true;
+        this.thread.Join();
+    }
+}
