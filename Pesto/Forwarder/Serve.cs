@@ -50,7 +50,7 @@ public static class Serve
         return 1;
     }
 
-    /// <summary>Another user who can still listen on low ports, as whoever starts this can.</summary>
+    /// <summary>Changes the user, and keeps two capabilities: to listen on ports below 1024, and to rebind a socket from one interface to another.</summary>
     static void Become(Identity wanted)
     {
         Privileges.KeepCapabilitiesOnSetuid();

@@ -99,7 +99,7 @@ public sealed class Service
                 Sandbox.Enter(_options, _target.OtherSide, _tables, _listeners, _ownFiles, _clients.Routing);
             Reexecution.Ready();
 
-            // Traffic first, then what changes where it goes, then those who ask for that.
+            // Traffic first, then tables and listening sockets, then the clients that change them.
             ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session?.Timer, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })

@@ -1,7 +1,7 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// The system calls that each role makes once it is at work: found by tracing the tests, then read again and ordered by
+/// The system calls that each role makes once it is at work: found by tracing the tests, then checked against the sources, and ordered by
 /// how often they are made.
 /// </summary>
 public static class AllowedCalls
@@ -12,8 +12,8 @@ public static class AllowedCalls
     const uint Executable = 4, ReadWriteFlags = 3, CreateFlag = 0x40, TruncateFlag = 0x200;
     const uint InterfaceIndex = 0x8933, TerminalSettings = 0x5401;
 
-    /// <summary>Leaves the forwarder what carries bytes and opens sockets.</summary>
-    /// <param name="removesFiles">It has a control socket or a pid file to take away at the end.</param>
+    /// <summary>Allows the forwarder what carries bytes and opens sockets.</summary>
+    /// <param name="removesFiles">It has a control socket or a pid file to remove at the end.</param>
     public static Result ForForwarder(bool removesFiles)
     {
         SystemCallFilter filter = new();
@@ -25,7 +25,7 @@ public static class AllowedCalls
             SystemCall.Poll, SystemCall.Ppoll);
         // No other command: F_SETOWN, F_SETSIG and O_ASYNC would have the kernel send any signal to any process of this user.
         filter.AllowOrFail(Errno.EPERM, SystemCall.Fcntl, new SystemCallFilter.Argument(1, uint.MaxValue, SetPipeSize, GetPipeSize));
-        // No UNIX sockets: on a host they lead to those who start programs.
+        // No UNIX sockets: services that listen on them (systemd, D-Bus, Docker) start programs for their clients.
         AllowSockets(filter, V6, V4);
         filter.AllowOrFail(Errno.EPERM, SystemCall.Ioctl, new SystemCallFilter.Argument(1, uint.MaxValue, InterfaceIndex));
         if (removesFiles)
@@ -36,7 +36,7 @@ public static class AllowedCalls
         return filter.Install();
     }
 
-    /// <summary>Leaves the client what talks to a server, and looks around a little: files can be read, none can be written.</summary>
+    /// <summary>Allows the client what talks to a server and reads files; none can be opened for writing.</summary>
     public static Result ForClient()
     {
         SystemCallFilter filter = new();
@@ -53,7 +53,7 @@ public static class AllowedCalls
         return filter.Install();
     }
 
-    /// <summary>Leaves a process that removes files at the end of another no more than that.</summary>
+    /// <summary>Allows the janitor to wait on a pipe, look at files and remove them.</summary>
     /// <param name="undoes">It also takes back what was set up over netlink and by files of /proc/sys, all of which are open.</param>
     internal static SystemCallFilter ForJanitor(bool undoes)
     {
@@ -67,14 +67,17 @@ public static class AllowedCalls
         return filter;
     }
 
-    /// <summary>The default protocol of each: TCP, UDP, none for UNIX. Others (MPTCP, SCTP, UDP-Lite, ICMP) are code of the kernel's that nothing here needs.</summary>
+    /// <summary>
+    /// Stream and datagram sockets of their family's default protocol: TCP and UDP. MPTCP, SCTP, UDP-Lite and ICMP are other protocols of the
+    /// same kinds, and each is kernel code within reach that nothing here needs.
+    /// </summary>
     static void AllowSockets(SystemCallFilter filter, params uint[] families) => filter.AllowIf(
         SystemCall.Socket,
         new SystemCallFilter.Argument(0, uint.MaxValue, families),
         new SystemCallFilter.Argument(1, KindOfSocket, Stream, Datagram),
         new SystemCallFilter.Argument(2, uint.MaxValue, 0));
 
-    /// <summary>What the C library and the .NET runtime call of themselves: memory, locks, time. Never code that was not in the program, and no new thread.</summary>
+    /// <summary>What the C library and the .NET runtime call by themselves: memory, locks, time. No memory to execute, and no new thread.</summary>
     static void AllowRuntime(SystemCallFilter filter)
     {
         filter.Allow(
@@ -84,7 +87,7 @@ public static class AllowedCalls
             SystemCall.ClockGetres, SystemCall.Getrandom, SystemCall.Getcpu, SystemCall.SchedGetaffinity, SystemCall.GetMempolicy, SystemCall.Sysinfo,
             SystemCall.Getrusage, SystemCall.Getuid, SystemCall.Geteuid, SystemCall.Getgid, SystemCall.Getegid, SystemCall.Writev, SystemCall.Lseek,
             SystemCall.Fstat, SystemCall.Newfstatat, SystemCall.Exit, SystemCall.ExitGroup);
-        // Limits may be looked at and not set.
+        // prlimit64 without a pointer to new limits reads them.
         filter.AllowOrFail(Errno.EPERM, SystemCall.Prlimit64, new SystemCallFilter.Argument(2, uint.MaxValue, 0), new SystemCallFilter.Argument(2, uint.MaxValue, 0) { IsHighHalf = true });
         filter.AllowIf(SystemCall.Mmap, new SystemCallFilter.Argument(2, Executable, 0));
         filter.AllowIf(SystemCall.Mprotect, new SystemCallFilter.Argument(2, Executable, 0));

@@ -1,6 +1,6 @@
 namespace Pesto.Linux;
 
-/// <summary>Whether a listening socket could be had.</summary>
+/// <summary>Whether a listening socket could be opened.</summary>
 public static class Bindable
 {
     /// <summary>Binds a socket for a moment, without listening.</summary>

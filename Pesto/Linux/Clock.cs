@@ -1,6 +1,6 @@
 namespace Pesto.Linux;
 
-/// <summary>The monotonic clock: not moved by whoever sets the time.</summary>
+/// <summary>CLOCK_MONOTONIC: setting the time does not move it.</summary>
 public static unsafe class Clock
 {
     const int Monotonic = 1;
@@ -10,6 +10,7 @@ public static unsafe class Clock
         get
         {
             long* time = stackalloc long[2];
+            // EINVAL and EFAULT can't come: the clock exists and the memory is this frame's.
             _ = Libc.clock_gettime(Monotonic, time);
             return (time[0] * 1_000_000_000) + time[1];
         }

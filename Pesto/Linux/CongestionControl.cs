@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Pesto.Linux;
 
 /// <summary>
-/// The name of a TCP congestion control algorithm, see tcp(7). One that paces what it sends (bbr) does so even where both
-/// ends are on this host and there is no network to spare: a stream then gets no more than two thirds of what it could.
+/// The name of a TCP congestion control algorithm, see tcp(7). One that paces what it sends (bbr) does so over loopback too, where there is
+/// no queue of a network to keep short: a stream there was measured at two thirds of what reno gives.
 /// </summary>
 public struct CongestionControl
 {
@@ -20,13 +20,13 @@ public struct CongestionControl
 
     Bytes _name;
 
-    /// <summary>No algorithm: what a system without TCP_CONGESTION has.</summary>
+    /// <summary>No name: the kernel has no TCP_CONGESTION.</summary>
     public readonly bool IsNone => _name[0] == 0;
 
-    /// <summary>Whether it sends by a clock.</summary>
+    /// <summary>Whether it is bbr, of whatever version, which sends at a rate of its own.</summary>
     public readonly bool Paces => _name[0] == 'b' && _name[1] == 'b' && _name[2] == 'r';
 
-    /// <summary>What a socket has: at first, what the system's settings say.</summary>
+    /// <summary>What a socket has: until it is set, net.ipv4.tcp_congestion_control of its namespace.</summary>
     public static unsafe CongestionControl Of(int fd)
     {
         CongestionControl result = default;
@@ -34,7 +34,7 @@ public struct CongestionControl
         return Libc.getsockopt(fd, IpProtoTcp, TcpCongestion, &result, &length) == 0 ? result : default;
     }
 
-    /// <summary>The one that every kernel has and any user may choose. It sends as fast as the other end receives.</summary>
+    /// <summary>Is in every kernel, and any user may choose it. It does not pace.</summary>
     public static CongestionControl Reno
     {
         get
@@ -45,7 +45,7 @@ public struct CongestionControl
         }
     }
 
-    /// <summary>Has a socket use it. Connections that are accepted have it from their listening socket.</summary>
+    /// <summary>Sets it for a socket. Accepted connections inherit it from their listening socket.</summary>
     public unsafe Result ApplyTo(int fd)
     {
         fixed (CongestionControl* p = &this)

@@ -10,7 +10,7 @@ public static unsafe class Descriptors
     const int SetPipeSize = 1031, GetPipeSize = 1032, SetFlags = 2, GetStatus = 3, SetStatus = 4;
     const uint SpliceMove = 1, SpliceNonBlock = 2;
 
-    /// <summary>Closes; an error changes nothing (the descriptor is gone even then), so none is reported.</summary>
+    /// <summary>Closes. Linux releases the descriptor before it reports an error (EINTR, EIO), so errors are ignored.</summary>
     public static void Close(int fd) => _ = Libc.close(fd);
 
     /// <summary>A non-blocking pipe. Fails with EMFILE, ENFILE or ENOMEM.</summary>
@@ -23,7 +23,7 @@ public static unsafe class Descriptors
         return result;
     }
 
-    /// <summary>A pipe whose reader waits until there is something, or nobody who could write.</summary>
+    /// <summary>A blocking pipe: reading waits for a byte, or for the last writing end to be closed.</summary>
     public static Result WaitablePipe(out int read, out int write)
     {
         int* ends = stackalloc int[2];
@@ -33,10 +33,10 @@ public static unsafe class Descriptors
         return result;
     }
 
-    /// <summary>Asks for a capacity in bytes; an ordinary user over his share of pipe pages is refused (EPERM).</summary>
+    /// <summary>Sets the capacity in bytes. EPERM: an unprivileged user is beyond fs.pipe-user-pages-soft, or fs.pipe-max-size; EBUSY: it holds more.</summary>
     public static Result ResizePipe(int fd, int bytes) => Result.Of(Libc.fcntl(fd, SetPipeSize, bytes));
 
-    /// <summary>Capacity in bytes; 4096 or 8192 for a user over his share of pipe pages.</summary>
+    /// <summary>Capacity in bytes; a user beyond fs.pipe-user-pages-soft gets pipes of 4096 or 8192.</summary>
     public static Result PipeSize(int fd) => Result.Of(Libc.fcntl(fd, GetPipeSize, 0));
 
     /// <summary>Moves bytes between a pipe and a socket without copying them; never waits.</summary>
@@ -76,7 +76,7 @@ public static unsafe class Descriptors
         return ready.Ok && ready.Value > 0;
     }
 
-    /// <summary>Whether a line can be written without waiting: a pipe or a terminal that nobody reads from takes no more.</summary>
+    /// <summary>Whether writing would not wait: a full pipe, or a stopped terminal, takes nothing.</summary>
     public static bool IsWritable(int fd)
     {
         int* wait = stackalloc int[2] { fd, PollOut };
@@ -96,7 +96,7 @@ public static unsafe class Descriptors
             return Result.Of(Libc.pwrite(fd, p, (nuint)bytes.Length, offset));
     }
 
-    /// <summary>Writes all, however often the system takes only part; the first error ends it.</summary>
+    /// <summary>Writes all, going on after a partial write; the first error ends it.</summary>
     public static Result WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {
         fixed (byte* p = bytes)
@@ -116,10 +116,10 @@ public static unsafe class Descriptors
     }
 
     /// <summary>
-    /// Has /dev/null or the like stand in for those of standard input, output and errors that are closed, so that nothing else gets
-    /// their numbers and what is written for people.
+    /// Opens /dev/null, or "/" as O_PATH, in place of those of standard input, output and errors that are closed. Otherwise the next file or
+    /// socket to be opened would get the number 0, 1 or 2, and with it what is written for people.
     /// </summary>
-    /// <param name="failing">Reading and writing fail as if they were closed still, instead of having no effect.</param>
+    /// <param name="failing">Use O_PATH: reading and writing fail with EBADF, as on a closed descriptor.</param>
     public static void FillStandard(bool failing = false)
     {
         Result opened;
@@ -141,24 +141,24 @@ public static unsafe class Descriptors
 
     public static bool IsTerminal(int fd) => Libc.isatty(fd) == 1;
 
-    /// <summary>Has a descriptor survive (or not) an execve.</summary>
+    /// <summary>Sets or clears FD_CLOEXEC. Fails with EBADF.</summary>
     public static Result SetCloseOnExec(int fd, bool on) => Result.Of(Libc.fcntl(fd, SetFlags, on ? 1 : 0));
 
-    /// <summary>Has no descriptor but the standard three survive an execve.</summary>
+    /// <summary>Sets FD_CLOEXEC for all descriptors but the standard three.</summary>
     public static void SetAllCloseOnExec()
     {
         const int FirstOther = 3, SetFlag = 4, Highest = 65535;
         if (Libc.syscall(SystemCall.CloseRange.Number, FirstOther, int.MaxValue, SetFlag) == 0)
             return;
-        // Before Linux 5.11 it has to be one by one.
+        // Before Linux 5.11, close_range has no CLOSE_RANGE_CLOEXEC.
         for (int fd = FirstOther; fd <= Highest; fd++)
             _ = SetCloseOnExec(fd, true).Ok;
     }
 
-    /// <summary>Makes a socket another user's, as if he had made it.</summary>
+    /// <summary>Changes the owner of a socket: the kernel compares owners where sockets share a port.</summary>
     public static Result ChangeOwner(Identity owner, int fd) => Result.Of(Libc.fchown(fd, owner.User, owner.Group));
 
-    /// <summary>A counter to wake another thread with: reading waits until it is not 0 and takes it back to 0.</summary>
+    /// <summary>An eventfd: reading waits until the counter is not 0, and sets it to 0; writing adds to it.</summary>
     public static Result EventCounter() => Result.Of(Libc.eventfd(0, CloseOnExec));
 
     /// <summary>Another descriptor above the standard ones for what one is open to. Fails with EBADF or EMFILE.</summary>

@@ -48,7 +48,7 @@ public sealed unsafe class Epoll
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public ulong DataAt(int index) => Unsafe.ReadUnaligned<ulong>(_events + (index * EventSize) + DataOffset);
 
-    /// <summary>Fails with ENOMEM or ENOSPC (the user's limit of watches); else only on a programming error.</summary>
+    /// <summary>Fails with ENOMEM, or with ENOSPC at the limit fs.epoll.max_user_watches. EEXIST, ENOENT and EBADF are mistakes of the caller's.</summary>
     public Result Add(int descriptor, Events interest, ulong data) => Control(ControlAdd, descriptor, interest, data);
 
     public Result Modify(int descriptor, Events interest, ulong data) => Control(ControlModify, descriptor, interest, data);

@@ -26,14 +26,14 @@ public static unsafe class Files
             return Result.Of(Libc.unlink(p));
     }
 
-    /// <summary>Removes a file, unless another process has put its own there since.</summary>
+    /// <summary>Removes a file if the path still names the one with this identity.</summary>
     public static void UnlinkIfStill(string path, FileIdentity identity)
     {
         if (Lstat(path, out FileIdentity now).Ok && now == identity)
             _ = Unlink(path).Ok;
     }
 
-    /// <summary>Whether the path can be reached at all, by the real user.</summary>
+    /// <summary>access(2) with F_OK: whether the path exists and can be reached, for the real user id.</summary>
     public static Result Access(string path)
     {
         fixed (byte* p = Text(path))
@@ -57,16 +57,16 @@ public static unsafe class Files
         }
     }
 
-    /// <summary>What a path names, without following a last symbolic link: fails with ENOENT if nothing.</summary>
+    /// <summary>What a path names; a symbolic link at its end is not followed. ENOENT: nothing.</summary>
     public static Result Lstat(string path, out FileIdentity identity) => Statx(Text(path), 0x100, out identity);
 
-    /// <summary>What a path leads to, by way of symbolic links: fails with ENOENT if nothing.</summary>
+    /// <summary>What a path names; symbolic links are followed. ENOENT: nothing.</summary>
     public static Result Stat(string path, out FileIdentity identity) => Stat(Text(path), out identity);
 
     /// <summary>The same without allocating: the path as UTF-8, with a NUL at its end.</summary>
     public static Result Stat(ReadOnlySpan<byte> path, out FileIdentity identity) => Statx(path, 0, out identity);
 
-    /// <summary>Which file a descriptor is open to.</summary>
+    /// <summary>What a descriptor is open to.</summary>
     public static FileIdentity Fstat(int fd)
     {
         Stat($"/proc/self/fd/{fd}", out FileIdentity identity).OrThrow($"looking at descriptor {fd}");
@@ -90,7 +90,7 @@ public static unsafe class Files
         }
     }
 
-    /// <summary>Reads a small file, such as one of /proc, whole; what is beyond the buffer is left out.</summary>
+    /// <summary>Reads a file from its beginning until its end, or until the buffer is full.</summary>
     public static Result Read(string path, Span<byte> buffer, out int length)
     {
         length = 0;
@@ -114,7 +114,7 @@ public static unsafe class Files
         return Result.Of(Libc.flock(fd, (exclusive ? Exclusive : Shared) | WithoutWaiting));
     }
 
-    /// <summary>Files made from now on get at most the rights that this mask leaves; returns the mask before.</summary>
+    /// <summary>umask(2): the mode bits that files made from now on do not get. Returns the mask before.</summary>
     public static int SetMask(int mask) => (int)Libc.umask((uint)mask);
 
     /// <summary>As UTF-8 with a NUL at its end, as the kernel wants it.</summary>
@@ -125,7 +125,7 @@ public static unsafe class Files
         return bytes;
     }
 
-    /// <summary>Which file it is, and of what kind. An inode's number may be used again at once, but not its time of birth.</summary>
+    /// <summary>A file's kind, inode and device, and when it was made: an inode's number may be used again at once, its time of birth not.</summary>
     /// <param name="Kind">As in the mode of inode(7).</param>
     public readonly record struct FileIdentity(int Kind, ulong Inode, ulong Device, long Born)
     {

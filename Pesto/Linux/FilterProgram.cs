@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Pesto.Linux;
 
-/// <summary>A step of classic BPF, the little machine that filters packets and system calls in the kernel (struct sock_filter).</summary>
+/// <summary>An instruction of classic BPF (struct sock_filter).</summary>
 [StructLayout(LayoutKind.Sequential)]
 readonly struct FilterStep
 {
@@ -25,7 +25,7 @@ readonly struct FilterStep
 
     public static FilterStep And(uint mask) => new(AndWith, mask);
 
-    /// <summary>Skips so many steps if what was loaded is the value, so many others if not.</summary>
+    /// <summary>Skips so many instructions if the accumulator has the value, else so many others.</summary>
     public static FilterStep IfEqual(uint value, int skip, int otherwiseSkip) => new(JumpIfEqual, value, skip, otherwiseSkip);
 
     public static FilterStep IfAtLeast(uint value, int skip, int otherwiseSkip) => new(JumpIfAtLeast, value, skip, otherwiseSkip);
@@ -33,7 +33,7 @@ readonly struct FilterStep
     public static FilterStep Return(uint value) => new(End, value);
 }
 
-/// <summary>Steps for the kernel to take (struct sock_fprog).</summary>
+/// <summary>A program of classic BPF (struct sock_fprog).</summary>
 [StructLayout(LayoutKind.Sequential)]
 unsafe struct FilterProgram
 {

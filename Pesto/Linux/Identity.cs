@@ -9,10 +9,13 @@ public readonly record struct Identity(uint User, uint Group)
     const uint UsualNobody = 65534;
     const int LargestFile = 1 << 20;
 
-    /// <summary>The user who owns nothing.</summary>
+    /// <summary>The user "nobody", or 65534 where /etc/passwd has no such name.</summary>
     public static Identity Nobody => TryParse("nobody", out Identity nobody) ? nobody : new(UsualNobody, UsualNobody);
 
-    /// <summary>Reads USER or USER:GROUP, names or numbers. The group of a user alone is his own; the files of /etc say so, or else it has his number.</summary>
+    /// <summary>
+    /// Reads USER or USER:GROUP, names or numbers. Without GROUP it is the user's group in /etc/passwd, or, for a number that is not there, the
+    /// group of the same number.
+    /// </summary>
     public static bool TryParse(string text, out Identity identity)
     {
         identity = default;
@@ -31,7 +34,7 @@ public readonly record struct Identity(uint User, uint Group)
         return true;
     }
 
-    // The highest number means "unchanged" to the kernel.
+    // setuid(-1) and its like mean "unchanged".
     static bool TryNumber(string text, out uint number) =>
         uint.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out number) && number != uint.MaxValue;
 

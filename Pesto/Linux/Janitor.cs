@@ -1,10 +1,10 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// A child that waits for the end of this process, of whatever kind it is, and then removes files: in folders of a user
-/// that this process has stopped to be. It keeps root's rights to files and no other, can do nothing with files but remove what
-/// is beside those, and makes no other system calls. What this process has set up in a network namespace it removes too, by descriptors that are
-/// open already. It is a copy made by fork(2) that does nothing but a few system calls, and holds nothing but two pipe ends and those descriptors.
+/// A child that removes files when this process has ended, in whatever way: in folders in which this process, which has changed its user,
+/// may remove nothing. It also undoes what this process has set up in a network namespace, by descriptors that are open already. It keeps the
+/// capabilities for that, is behind the same Landlock rules, which leave removing files in those folders, and behind a filter of system calls
+/// of its own. It is made by fork(2); two ends of pipes and those descriptors are open in it.
 /// </summary>
 public sealed unsafe class Janitor
 {
@@ -20,13 +20,13 @@ public sealed unsafe class Janitor
     }
 
     /// <summary>Starts the child. A file is removed only if it still is the one that it was.</summary>
-    /// <param name="landlock">What it may do with files; null if the kernel can't tell it.</param>
-    /// <param name="undo">What else it does; null for nothing. May allocate nothing, wait for no other thread, and open no descriptor.</param>
-    /// <param name="undoBy">The descriptors that this takes; -1 for none.</param>
-    /// <returns>Null if no process or pipe is to be had.</returns>
+    /// <param name="landlock">What it may do with files; null where the kernel has no Landlock.</param>
+    /// <param name="undo">What else it does; null for nothing. Must not allocate, wait for another thread, or open a descriptor.</param>
+    /// <param name="undoBy">The descriptors that this uses; -1 for none.</param>
+    /// <returns>Null if there is no process or pipe left.</returns>
     public static Janitor? Start(Landlock? landlock, ReadOnlySpan<(string Path, Files.FileIdentity Identity)> own, Action? undo, ReadOnlySpan<int> undoBy)
     {
-        // All that needs memory is done before: in the child other threads, and the locks that they held, are no more.
+        // Nothing is allocated in the child: fork copies one thread, and a lock that another held would never be released.
         byte[][] texts = new byte[own.Length][];
         Files.FileIdentity[] files = new Files.FileIdentity[own.Length];
         for (int i = 0; i < own.Length; i++)

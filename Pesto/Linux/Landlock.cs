@@ -1,8 +1,8 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// Shuts the file system, by Linux's Landlock: from then on a thread can do nothing there, whatever the user's rights, but
-/// remove what is in a few folders. It does not touch what is open already.
+/// Landlock rules under which a thread can open, make and change no file, whatever the user's rights, and can remove files in a few folders
+/// only. Descriptors that are open already stay as they are.
 /// </summary>
 public sealed unsafe class Landlock
 {
@@ -24,9 +24,9 @@ public sealed unsafe class Landlock
         Result version = Result.Of(Libc.syscall(SystemCall.LandlockCreateRuleset.Number, 0, 0, AskVersion));
         if (!version.Ok)
             return version;
-        // Each version knows more that can be done to files: 13 things at first, then 14, 15, 15, 16.
+        // How many rights to files (LANDLOCK_ACCESS_FS_*) each version of the ABI has: 13, 14, 15, 15, 16.
         int known = version.Value switch { 1 => 13, 2 => 14, 3 or 4 => 15, _ => 16 };
-        // struct landlock_ruleset_attr: what is forbidden of files, of the network, and of dealings with processes outside.
+        // struct landlock_ruleset_attr: the rights to files that are taken away, those to the network, and what is scoped (abstract UNIX sockets).
         ulong* attributes = stackalloc ulong[3] { (1ul << known) - 1, 0, version.Value >= 6 ? AbstractUnixSockets : 0 };
         int size = version.Value switch { < 4 => 8, < 6 => 16, _ => 24 };
         Result created = Result.Of(Libc.syscall(SystemCall.LandlockCreateRuleset.Number, (nint)attributes, size, 0));
@@ -38,7 +38,7 @@ public sealed unsafe class Landlock
         return created;
     }
 
-    /// <summary>Puts it in force for the calling thread, which has given up to gain privileges.</summary>
+    /// <summary>Puts the rules in force for the calling thread, for which no_new_privs has to be set (else EPERM).</summary>
     public Result Enter() => Result.Of(Libc.syscall(SystemCall.LandlockRestrictSelf.Number, _fd, 0, 0));
 
     public void Close() => Descriptors.Close(_fd);

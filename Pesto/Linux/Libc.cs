@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 namespace Pesto.Linux;
 
 /// <summary>
-/// The C library's functions, as declared. Nothing outside this folder calls them. Calls that never block skip
-/// the transition of the garbage collector: the loop then pays for a system call and nothing else.
+/// The C library's functions, as declared. Nothing outside this folder calls them. Calls that never block have SuppressGCTransition: the
+/// runtime adds a few nanoseconds to them, instead of a transition to code during which a garbage collection may run.
 /// </summary>
 static unsafe class Libc
 {

@@ -1,8 +1,8 @@
 namespace Pesto.Linux;
 
 /// <summary>
-/// Network namespaces, and the user namespaces that own them. A socket belongs to the network namespace of the thread
-/// that makes it. Who may do what in a network namespace is said by the user namespace that owns it.
+/// Network namespaces, and the user namespaces that own them. A socket belongs to the network namespace of the thread that makes it.
+/// Capabilities count in a network namespace if they are held in the user namespace that owns it.
 /// </summary>
 public static unsafe class Namespaces
 {
@@ -18,7 +18,7 @@ public static unsafe class Namespaces
     /// <summary>A descriptor of the user namespace in which another was made; EPERM if that is not this process's or one within.</summary>
     public static Result ParentUser(int fd) => Result.Of(Libc.ioctl(fd, GetParent, null));
 
-    /// <summary>The user who made a user namespace: in the namespace around it, he may do everything in there.</summary>
+    /// <summary>The user who made a user namespace, and who has all capabilities in it while being in the one around it.</summary>
     public static Result OwnerId(int fd, out uint user)
     {
         fixed (uint* p = &user)
@@ -26,8 +26,8 @@ public static unsafe class Namespaces
     }
 
     /// <summary>
-    /// Whether the ids of all users mean something to this process. In a container's user namespace they do not: there
-    /// all but a few are shown as one and the same "nobody".
+    /// Whether every user id of the system has one in this process's user namespace. In a container's, those that have none are all shown
+    /// as the overflow id (65534), so that a peer's id says nothing.
     /// </summary>
     public static bool EveryUserIsMapped
     {

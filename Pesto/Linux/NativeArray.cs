@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Pesto.Linux;
 
 /// <summary>
-/// A fixed array outside the collected heap. It is sized once, for the most that there can ever be: pages that nobody
-/// touches cost address space and no memory. It lives as long as the process.
+/// An array outside the collected heap, zeroed, of a size that is fixed for the most that there can ever be: pages that are never touched
+/// take address space and no memory. It is never freed.
 /// </summary>
 public readonly unsafe struct NativeArray<T>
     where T : unmanaged

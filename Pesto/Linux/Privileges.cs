@@ -1,6 +1,6 @@
 namespace Pesto.Linux;
 
-/// <summary>What root may do, in parts (capabilities(7)): those that the program may have a use for.</summary>
+/// <summary>The capabilities(7) that the program has a use for, as bits of their numbers.</summary>
 [Flags]
 public enum Capability : ulong
 {
@@ -22,21 +22,21 @@ public enum Capability : ulong
     NetRaw = 1ul << 13,
 }
 
-/// <summary>Gives up what this process could do and has no need for. Linux keeps capabilities by thread: each has to give them up for itself.</summary>
+/// <summary>Giving up users, groups and capabilities. A thread can change its own capabilities only, so each thread has to call this.</summary>
 public static unsafe class Privileges
 {
     const int SetDumpable = 4, SetKeepCapabilities = 8, NoNewPrivileges = 38, Ambient = 47;
     const int AmbientRaise = 2;
     const uint Version3 = 0x20080522;
 
-    /// <summary>Has what is executed from here never get more than this thread has: no set-user-id program, no file with capabilities.</summary>
+    /// <summary>no_new_privs: set-user-id bits and capabilities of files have no effect on what this thread executes.</summary>
     public static void SetNoNewPrivileges() => _ = Libc.prctl(NoNewPrivileges, 1, 0, 0, 0);
 
-    /// <summary>Nobody but root may look into this process's memory from now on, nor does it leave a core dump.</summary>
+    /// <summary>Not dumpable: no core dump, and tracing this process or reading its memory takes CAP_SYS_PTRACE.</summary>
     public static void SetNotDumpable() => _ = Libc.prctl(SetDumpable, 0, 0, 0, 0);
 
-    /// <summary>Leaves the calling thread those of the privileges it has that are named, and no other.</summary>
-    /// <param name="overExecution">A program that is executed has them too.</param>
+    /// <summary>Leaves the calling thread those of its permitted capabilities that are named, in force, and no others.</summary>
+    /// <param name="overExecution">Make them ambient: a program that is executed has them too.</param>
     public static void Keep(Capability wanted, bool overExecution = false)
     {
         // struct __user_cap_header_struct: version, thread (0: this). Then effective, permitted and inheritable ones, low words first.
@@ -56,12 +56,12 @@ public static unsafe class Privileges
     }
 
     /// <summary>
-    /// Has the calling thread, and those that it starts, keep its capabilities when the process changes to another user. They are not in force
-    /// then until <see cref="Keep"/>.
+    /// Has the calling thread, and those that it starts, keep its permitted capabilities when the process changes from user 0 to another. They
+    /// stop to be effective; <see cref="Keep"/> makes them so again.
     /// </summary>
     public static void KeepCapabilitiesOnSetuid() => _ = Libc.prctl(SetKeepCapabilities, 1, 0, 0, 0);
 
-    /// <summary>Gives up this process's user and groups for others, for good and in all threads. Fails with EPERM for who is not root.</summary>
+    /// <summary>Changes all user and group ids of this process, in all threads, and drops supplementary groups. EPERM: no CAP_SETUID or CAP_SETGID.</summary>
     public static Result Become(Identity identity)
     {
         Result done = Result.Of(Libc.setgroups(0, null));

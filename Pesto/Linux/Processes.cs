@@ -16,13 +16,13 @@ public static unsafe class Processes
 
     public static uint Group => Libc.getegid();
 
-    /// <summary>A descriptor that becomes readable when a process ends; ESRCH if there is none, EINVAL if it is only a thread.</summary>
+    /// <summary>A pidfd, which becomes readable when the process ends. ESRCH: there is none; EINVAL: the id is a thread's.</summary>
     public static Result Watch(int pid)
     {
         return Result.Of(Libc.syscall(SystemCall.PidfdOpen.Number, pid, 0));
     }
 
-    /// <summary>The path of a program in one of the folders of PATH, or null.</summary>
+    /// <summary>The path of a program in the first folder of PATH that has it, or null.</summary>
     public static string? FindProgram(string name)
     {
         foreach (string folder in (System.Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':'))
@@ -35,7 +35,7 @@ public static unsafe class Processes
         return null;
     }
 
-    /// <summary>Raises the limit of descriptors to the most that this process may have, and returns it.</summary>
+    /// <summary>Raises the soft limit of descriptors to the hard one, and returns it, int.MaxValue at most.</summary>
     public static long RaiseDescriptorLimit()
     {
         ulong* limit = stackalloc ulong[2];
@@ -51,10 +51,10 @@ public static unsafe class Processes
         return limit[0] > int.MaxValue ? int.MaxValue : (long)limit[0];
     }
 
-    /// <summary>Writing to a pipe or socket whose reader is gone then fails (EPIPE) instead of ending the process.</summary>
+    /// <summary>Ignores SIGPIPE: writing to a pipe or socket without a reader fails with EPIPE.</summary>
     public static void IgnoreBrokenPipes() => _ = Libc.signal(SIGPIPE, 1);
 
-    /// <summary>Blocks signals for this thread; what it starts and executes from now on has them blocked from its first moment.</summary>
+    /// <summary>Blocks signals for this thread; threads that it starts and programs that it executes inherit that.</summary>
     public static void Block(params ReadOnlySpan<int> signals)
     {
         ulong* set = stackalloc ulong[16];
@@ -62,7 +62,7 @@ public static unsafe class Processes
         _ = Libc.pthread_sigmask(0, set, null);
     }
 
-    /// <summary>A descriptor from which blocked signals are read, 128 bytes each, the number in the first four.</summary>
+    /// <summary>A signalfd, non-blocking: each blocked signal is read as 128 bytes, with its number in the first four.</summary>
     public static Result SignalDescriptor(params ReadOnlySpan<int> signals)
     {
         ulong* set = stackalloc ulong[16];
@@ -77,7 +77,7 @@ public static unsafe class Processes
             set[0] |= 1ul << (signal - 1);
     }
 
-    /// <summary>Replaces this program; returns only on failure.</summary>
+    /// <summary>execve(2): returns only on failure.</summary>
     public static Result Execute(string path, ReadOnlySpan<string> arguments, ReadOnlySpan<(string Name, string Value)> more)
     {
         byte** argv = Vector(arguments);
@@ -133,7 +133,7 @@ public static unsafe class Processes
         return !result.Ok || result.Value == pid;
     }
 
-    /// <summary>Ends a process and those of its session that it leads.</summary>
+    /// <summary>Sends SIGKILL to a process group.</summary>
     public static void KillGroup(int pid) => _ = Libc.kill(-pid, Kill);
 
     /// <summary>Waits for a child to end; gives its exit status, or 128 and the signal that ended it.</summary>
@@ -149,7 +149,7 @@ public static unsafe class Processes
 
     static int ExitStatus(int status) => (status & 0x7f) == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f);
 
-    // The vectors stay allocated: what follows is another program, or the end of this one soon.
+    // Never freed: execve replaces this program, or it ends soon.
     static byte** Vector(ReadOnlySpan<string> texts)
     {
         byte** vector = (byte**)NativeMemory.Alloc((nuint)((texts.Length + 1) * sizeof(byte*)));

@@ -3,8 +3,7 @@ using System.Runtime.CompilerServices;
 namespace Pesto.Linux;
 
 /// <summary>
-/// What a system call gave: a value (0 or more), or the errno that says why there is none. Returned by value
-/// instead of an exception or a thread-wide error, so that a caller who ignores a failure can be seen doing it.
+/// What a system call returned: a value (0 or more), or an errno. A caller that ignores a failure says so in its code (<c>_ = … .Ok</c>).
 /// </summary>
 public readonly struct Result
 {
@@ -33,12 +32,12 @@ public readonly struct Result
 
     public bool Is(Errno error) => _raw == -(nint)(int)error;
 
-    /// <summary>For calls that fail only if the program is wrong, or at start-up, where the failure ends it.</summary>
-    /// <param name="operation">What was being done, with its object, as the message will name it.</param>
+    /// <summary>The value, or an exception: for calls at the start, whose failure ends the program, and for those that can't fail.</summary>
+    /// <param name="operation">The operation and its object, as the message names them.</param>
     public int OrThrow(string operation) => Ok ? Value : throw new LinuxException(operation, Error);
 }
 
-/// <summary>An operation on the system that failed and ends what the program was asked to do.</summary>
+/// <summary>A system call whose failure ends what the program was asked to do.</summary>
 public sealed class LinuxException(string operation, Errno error) : Exception($"{operation}: {error.Text()}")
 {
     public Errno Error { get; } = error;

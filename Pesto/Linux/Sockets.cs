@@ -43,7 +43,7 @@ public static unsafe class Sockets
 
     public static Result Listen(int fd, int backlog) => Result.Of(Libc.listen(fd, backlog));
 
-    /// <summary>Accepts one connection, non-blocking, and tells who it is from.</summary>
+    /// <summary>Accepts one connection, non-blocking, and gives its remote address.</summary>
     public static Result Accept(int fd, out SocketAddress peer)
     {
         fixed (SocketAddress* p = &peer)
@@ -55,7 +55,7 @@ public static unsafe class Sockets
         }
     }
 
-    /// <summary>Accepts one connection, non-blocking, from no matter whom.</summary>
+    /// <summary>Accepts one connection, non-blocking.</summary>
     public static Result Accept(int fd) => Result.Of(Libc.accept4(fd, null, null, NonBlocking | CloseOnExec));
 
     /// <summary>Receives without waiting; 0 is the end of the stream.</summary>
@@ -151,7 +151,7 @@ public static unsafe class Sockets
     /// <summary>Has a TCP socket that is bound to an address and no port choose its port when it connects.</summary>
     public static Result SetBindAddressNoPort(int fd) => Set(fd, IpProtoIp, IpBindAddressNoPort, 1);
 
-    /// <summary>Room for so many bytes received and so many to be sent, or, for who may not have that much, as much as he may.</summary>
+    /// <summary>Sets both buffers to so many bytes; without CAP_NET_ADMIN, to at most net.core.rmem_max and wmem_max.</summary>
     public static void SetBuffers(int fd, int bytes)
     {
         if (!Set(fd, SolSocket, ReceiveBufferForce, bytes).Ok)
@@ -264,7 +264,7 @@ public static unsafe class Sockets
         return result.Ok ? (Errno)error : result.Error;
     }
 
-    /// <summary>Who holds the other end of a UNIX socket, as seen from this user namespace.</summary>
+    /// <summary>SO_PEERCRED: the process at the other end of a UNIX socket when it connected or began to listen, with ids as this user namespace has them.</summary>
     public static Result Peer(int fd, out PeerIds ids)
     {
         fixed (PeerIds* p = &ids)

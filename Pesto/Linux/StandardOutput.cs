@@ -2,7 +2,7 @@ using System.Text;
 
 namespace Pesto.Linux;
 
-/// <summary>The program's standard output and standard error, written as they are: nothing is buffered and nothing gets lost.</summary>
+/// <summary>Standard output and standard error, unbuffered.</summary>
 public static unsafe class StandardOutput
 {
     const int Out = 1;
@@ -35,7 +35,7 @@ public static unsafe class StandardOutput
         return Errno.None;
     }
 
-    /// <summary>Whoever started the program may have left the descriptor non-blocking.</summary>
+    /// <summary>The open file description is shared with the process that started this one, which may have made it non-blocking.</summary>
     static void WaitWritable(int fd)
     {
         int* wait = stackalloc int[2] { fd, POLLOUT };

@@ -103,7 +103,7 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Exit = new(60, 93);
     public static readonly SystemCall ExitGroup = new(231, 94);
 
-    // What an intruder would like
+    // What ends the process
     public static readonly SystemCall Execve = new(59, 221);
     public static readonly SystemCall Execveat = new(322, 281);
     public static readonly SystemCall Fork = new(57, -1);

@@ -3,11 +3,11 @@ using System.Runtime.InteropServices;
 namespace Pesto.Linux;
 
 /// <summary>
-/// Which system calls this process may make from now on, in all of its threads and for good (seccomp(2)). The kernel asks
-/// in the order in which they are given here, so what is called most comes first; since Linux 5.11 it knows by heart, at no
-/// cost, what is allowed whatever the arguments.
-/// A call that is not named fails with ENOSYS, as on a kernel that does not have it: the runtime and the C library know how
-/// to go on then, so a newer one does not bring the program down.
+/// Which system calls this process may make from now on, in all of its threads and for good (seccomp(2)). The filter compares numbers in
+/// the order in which they are given here, so what is called most comes first; since Linux 5.11 the kernel has a bitmap of the calls that are
+/// allowed whatever their arguments.
+/// A call that is not named fails with ENOSYS, as on a kernel that does not have it: the runtime and the C library have another way then, so
+/// that a newer version of theirs that calls something new does not end the program.
 /// </summary>
 sealed unsafe class SystemCallFilter
 {
@@ -29,7 +29,7 @@ sealed unsafe class SystemCallFilter
             FilterStep.Return(Killed),
             FilterStep.LoadWord(NumberAt),
         ]);
-        // The same machine has a second set of numbers for programs with short pointers, which would go past this list.
+        // x32: the same architecture in seccomp_data, with numbers of its own that have this bit. They would pass by this list.
         const uint ShortPointers = 0x40000000;
         if (!isArm)
             _steps.AddRange([FilterStep.IfAtLeast(ShortPointers, 0, 1), FilterStep.Return(Killed)]);
@@ -37,7 +37,7 @@ sealed unsafe class SystemCallFilter
 
     public void Allow(params ReadOnlySpan<SystemCall> calls) => Add(calls, Allowed);
 
-    /// <summary>Ends the process: what nobody but an intruder would call.</summary>
+    /// <summary>Ends the process (SIGSYS): calls that neither this program, its runtime nor the C library makes.</summary>
     public void Kill(params ReadOnlySpan<SystemCall> calls) => Add(calls, Killed);
 
     public void Fail(Errno with, params ReadOnlySpan<SystemCall> calls) => Add(calls, Fails | (uint)with);
@@ -76,26 +76,26 @@ sealed unsafe class SystemCallFilter
         _steps.AddRange(check);
     }
 
-    /// <summary>Puts it in force, in every thread. Fails with ENOSYS or EINVAL where the kernel can't.</summary>
+    /// <summary>Puts it in force, in every thread. ENOSYS or EINVAL: the kernel has no filters; ESRCH: a thread could not be included.</summary>
     public Result Install()
     {
         const int SetFilter = 1, AllThreads = 1;
-        // On kernels before 5.16, a filter would otherwise slow the processor down everywhere else (a guard against one's own scripts).
+        // On kernels before 5.16, a filter turns on mitigations against speculation in the whole process, unless this flag is given.
         const int LeaveSpeculation = 4;
         _steps.Add(FilterStep.Return(Fails | (uint)Errno.ENOSYS));
         fixed (FilterStep* first = CollectionsMarshal.AsSpan(_steps))
         {
             FilterProgram program = new() { Length = (ushort)_steps.Count, Steps = first };
             Result installed = Result.Of(Libc.syscall(SystemCall.Seccomp.Number, SetFilter, AllThreads | LeaveSpeculation, (nint)(&program)));
-            // A positive value is a thread that could not be included.
+            // SECCOMP_FILTER_FLAG_TSYNC: a positive value is the id of a thread that could not be included.
             return installed.Ok && installed.Value > 0 ? Result.From(Errno.ESRCH) : installed;
         }
     }
 
-    /// <summary>What an argument, with the bits of a mask, may be.</summary>
+    /// <summary>The values that an argument, masked, may have.</summary>
     internal readonly record struct Argument(int Index, uint Mask, params uint[] Values)
     {
-        /// <summary>It is about the high 32 bits. The low ones are all that most calls look at; pointers have both.</summary>
+        /// <summary>Compares the high 32 bits, which matter for pointers only.</summary>
         public bool IsHighHalf { get; init; }
     }
 }

@@ -2,7 +2,7 @@ namespace Pesto.Linux;
 
 /// <summary>
 /// The system's logger, as datagrams to /dev/log: lines of the facility "daemon", priority "info", in the format of RFC 3164
-/// without the time, which the logger knows. Unlike syslog(3) it never waits: while the logger takes nothing, lines are lost.
+/// without the time, which the logger adds. Unlike syslog(3) it never waits: while the logger's socket is full, lines are lost.
 /// </summary>
 public static unsafe class SystemLog
 {
@@ -30,7 +30,7 @@ public static unsafe class SystemLog
         priority.CopyTo(new Span<byte>(datagram, priority.Length));
         line.CopyTo(new Span<byte>(datagram + priority.Length, line.Length));
         Result sent = Sockets.Send(_fd, datagram, priority.Length + line.Length);
-        // Another logger may have taken the place of the one that we knew.
+        // The logger that this was connected to has closed its socket; another may have bound the path.
         bool isGone = sent.Is(Errno.ECONNREFUSED) || sent.Is(Errno.ENOTCONN) || sent.Is(Errno.ECONNRESET);
         if (isGone && Connect().Ok)
             _ = Sockets.Send(_fd, datagram, priority.Length + line.Length).Ok;

@@ -31,7 +31,7 @@ public unsafe struct UnixAddress
             return Result.Of(Libc.bind(fd, p, 2 + 108));
     }
 
-    /// <summary>Connects; waits for a place in the server's backlog unless the socket is non-blocking (EAGAIN).</summary>
+    /// <summary>Connects. While the server's backlog is full, a blocking socket waits, and a non-blocking one fails with EAGAIN.</summary>
     public Result Connect(int fd)
     {
         fixed (UnixAddress* p = &this)

@@ -67,7 +67,7 @@ public sealed class UnixStream : IDisposable
     /// <summary>Says that nothing more will be sent.</summary>
     public void HalfClose() => _ = Sockets.Shutdown(_fd, Sockets.ShutWrite);
 
-    /// <summary>Who listened at the other end when it began to, or 0; the process may be gone, and its number in use again.</summary>
+    /// <summary>The process that called listen(2) at the other end, or 0; it may have ended, and its id be another's.</summary>
     public int PeerProcess => Sockets.Peer(_fd, out Sockets.PeerIds peer).Ok ? peer.Pid : 0;
 
     public void Dispose() => _ = Libc.close(_fd);

@@ -64,16 +64,16 @@ public sealed class DescriptorBudget
     {
         Descriptors = descriptors;
         PoolSize = Math.Clamp(descriptors / 64, 2, 32);
-        int control = Math.Clamp(descriptors / 8, 8, 66);
+        int control = Math.Clamp(descriptors / 10, 8, 66);
         int traffic = descriptors - Math.Min(AlwaysOpen + Momentary + control + (Pools * PoolSize), descriptors / 2);
         _free = traffic;
-        // Even numbers: a flow takes two.
-        Set(DescriptorUse.TcpFlow, share: Math.Min(traffic / 4, 2048) & ~1, most: traffic);
-        Set(DescriptorUse.TcpFlowOfQuietPort, share: Math.Clamp(traffic / 8, 4, 64) & ~1, most: traffic);
-        Set(DescriptorUse.TcpFlowOfClosingPort, share: Math.Clamp(traffic / 16, 2, 32) & ~1, most: traffic);
+        // Even numbers: a flow takes two. Small where there are few, so that half of 256 can be listening sockets, if rules name so many ports.
+        Set(DescriptorUse.TcpFlow, share: Math.Min(traffic / 10, 2048) & ~1, most: traffic);
+        Set(DescriptorUse.TcpFlowOfQuietPort, share: Math.Clamp(traffic / 20, 4, 64) & ~1, most: traffic);
+        Set(DescriptorUse.TcpFlowOfClosingPort, share: Math.Clamp(traffic / 32, 2, 32) & ~1, most: traffic);
         Set(DescriptorUse.Pipe, share: 0, most: traffic);
         int mostUdp = udpFlows == 0 ? traffic / 2 : Math.Min(udpFlows, traffic);
-        Set(DescriptorUse.UdpFlow, share: Math.Min(Math.Clamp(traffic / 8, 4, 256), mostUdp), most: mostUdp);
+        Set(DescriptorUse.UdpFlow, share: Math.Min(Math.Clamp(traffic / 20, 4, 256), mostUdp), most: mostUdp);
         _mostListening = Math.Max(1, traffic - _shares.Sum());
         _listeningHeadroom = Math.Clamp(traffic / 16, 2, 64);
         Set(DescriptorUse.ListeningExplicit, share: 0, most: _mostListening);

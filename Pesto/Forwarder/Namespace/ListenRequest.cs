@@ -89,9 +89,7 @@ public struct ListenRequest
         done = Sockets.SetNoDelay(fd);
         if (done.Ok && Settings.Keepalive != 0)
             done = Sockets.SetKeepalive(fd, Settings.Keepalive);
-        CongestionControl usual = CongestionControl.Of(fd);
-        if (usual.Paces && CongestionControl.Reno.ApplyTo(fd).Ok)
-            FromElsewhere = usual;
+        FromElsewhere = CongestionChoice.ForListening(fd);
         return done.Ok ? Sockets.Listen(fd, Backlog) : done;
     }
 }

@@ -17,11 +17,8 @@ public abstract class NetworkNamespace
     /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
     public abstract Result Udp(ushort family);
 
-    bool? _paces;
-
-    /// <summary>Whether TCP sockets of this namespace send by a clock of their own, see <see cref="CongestionControl"/>.</summary>
-    /// <param name="fd">Any new one.</param>
-    public bool Paces(int fd) => _paces ??= CongestionControl.Of(fd).Paces;
+    /// <summary>What congestion control its sockets to targets have.</summary>
+    public CongestionChoice Congestion { get; } = new();
 
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenRequest> orders);

@@ -18,7 +18,7 @@ public sealed class Counters
     public long UdpOpen;
     public long UdpTotal;
 
-    /// <summary>UDP flows that ended because nobody listens on the target.</summary>
+    /// <summary>UDP flows that ended with ECONNREFUSED: nothing listens on the target.</summary>
     public long UdpRefused;
 
     /// <summary>UDP flows that ended to make room for others.</summary>

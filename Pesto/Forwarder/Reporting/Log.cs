@@ -5,8 +5,8 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Reporting;
 
 /// <summary>
-/// Messages for people: to standard error in the foreground, to a file if one was given. A line is put together in one
-/// buffer and written at once, so that logging allocates nothing and lines never mix.
+/// Messages for people. A line is put together in one buffer and written by one call, so that logging allocates nothing and lines of several
+/// processes do not mix. Only the loop's thread logs.
 /// </summary>
 public static class Log
 {
@@ -36,8 +36,8 @@ public static class Log
     }
 
     /// <summary>
-    /// A terminal that takes less than a line has who writes it wait. It is opened anew, for this program only, so as to lose
-    /// the rest of the line instead.
+    /// poll(2) calls a terminal writable that takes less than a line, and writing the line would wait. Opened anew, it has an open file
+    /// description of its own, which can be non-blocking without affecting other processes: the rest of the line is lost instead.
     /// </summary>
     public static void NeverWaitForTerminal()
     {
@@ -80,7 +80,7 @@ public static class Log
         }
 
         Line[text.Length] = (byte)'\n';
-        // A log that can't be written (a full disk, a closed terminal, a pipe that nobody reads) must not end or hold up the service.
+        // A full disk, a closed terminal or a full pipe loses lines; it does not end or delay the service.
         if (Descriptors.IsWritable(_descriptor))
             _ = Descriptors.WriteAll(_descriptor, Line.AsSpan(0, text.Length + 1));
     }

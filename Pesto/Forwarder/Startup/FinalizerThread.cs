@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Pesto.Forwarder.Startup;
 
 /// <summary>
-/// The runtime's own thread for what is left to be cleaned up. It is there before the program's first line, and the only
-/// way to have it do something is an object that nobody needs any more.
+/// The runtime's own thread, which runs finalizers and exists before the program's first line. A thread can change its own capabilities and
+/// Landlock rules only, so it has to run code: the finalizer of an object without references does that.
 /// </summary>
 static class FinalizerThread
 {
@@ -15,7 +15,7 @@ static class FinalizerThread
         GC.WaitForPendingFinalizers();
     }
 
-    // In a frame of its own, which is gone with all references when the garbage is collected.
+    // Not inlined: the frame, and its reference to the object, is gone when the collection runs.
     [MethodImpl(MethodImplOptions.NoInlining)]
     static void Leave(Action what) => _ = new Leftover(what);
 

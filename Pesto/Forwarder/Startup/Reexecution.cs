@@ -4,10 +4,10 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Startup;
 
 /// <summary>
-/// How the forwarder comes to run. The runtime has threads before the first line of the program, which is too late to
-/// block signals in all of them, to join a user namespace or to fork. So the program checks its command line and then
-/// executes itself again, with signals blocked from the first moment: in the same process in the foreground, in a child
-/// in the background, of which it waits to hear that everything listens.
+/// Executes the program a second time. The runtime has several threads before the program's first line: signals can't be blocked in all of
+/// them any more, a user namespace can't be joined, and a fork would have one thread. So the first execution checks the command line, blocks
+/// signals and executes the program again, through nsenter(1) if a user namespace is to be joined: in the same process in the foreground, in
+/// a child in the background. The parent then waits for a byte in a pipe, which says that everything listens.
 /// </summary>
 public static class Reexecution
 {
@@ -37,7 +37,7 @@ public static class Reexecution
         InheritedDescriptor.Close(usernsPath);
     }
 
-    /// <summary>Has descriptors that this program inherited and has no use for not passed on: all but the standard ones, and those that a path names.</summary>
+    /// <summary>Sets close-on-exec for the descriptors that this program inherited: all but the standard ones, and those that a path names.</summary>
     public static void ForgetInherited(params ReadOnlySpan<string?> paths)
     {
         Descriptors.SetAllCloseOnExec();
@@ -75,7 +75,7 @@ public static class Reexecution
         return status.Ok && status.Value != 0 ? status.Value : 1;
     }
 
-    /// <summary>Lets go of the terminal.</summary>
+    /// <summary>Has /dev/null as standard input, output and errors, so that the terminal can be closed.</summary>
     public static void LeaveTerminal()
     {
         Result none = Files.Open("/dev/null", Files.ReadWrite);
@@ -86,7 +86,7 @@ public static class Reexecution
         Descriptors.Close(none.Value);
     }
 
-    /// <summary>Tells who waits for it that everything listens.</summary>
+    /// <summary>Writes to the pipe of the parent that waits until everything listens; there is none in the foreground.</summary>
     public static void Ready()
     {
         string? waiting = Environment.GetEnvironmentVariable(StageVariable);

@@ -7,8 +7,8 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Startup;
 
 /// <summary>
-/// What the forwarder gives up once everything listens: who took it over would have sockets in two namespaces, and no user,
-/// no privilege, no file and no system call beyond those that carry bytes.
+/// What the forwarder gives up once everything listens. Code that an attacker got to run in it would have the sockets of two namespaces, and
+/// no user's rights, no capability beyond two, no file, and no system call beyond those that carry bytes and open sockets.
 /// </summary>
 public sealed class Sandbox
 {
@@ -27,10 +27,10 @@ public sealed class Sandbox
     }
 
     /// <summary>
-    /// Each thread gives up its own capabilities and way to files: this one, the other side's and the runtime's. The rest
-    /// is the whole process's.
+    /// Capabilities and Landlock rules belong to a thread, so each enters them: this one, the other side's and the runtime's. User ids, the
+    /// filter of system calls and the dumpable flag are changed for the whole process.
     /// </summary>
-    /// <param name="ownFiles">What is to be removed at the end. Whoever removes it, if this process can't any more, is noted there.</param>
+    /// <param name="ownFiles">What is to be removed at the end; gets a janitor where this process will not be able to.</param>
     /// <param name="routing">The same, in the container's network namespace; null for nothing.</param>
     public static void Enter(ServeOptions options, NamespaceThread? other, Tables tables, Listeners listeners, OwnFiles ownFiles, ClientAddressRouting? routing)
     {
@@ -44,7 +44,7 @@ public sealed class Sandbox
         ownFiles.Janitor = sandbox.LeaveJanitor(becomesNobody ? ownFiles.All : [], routing);
         if (becomesNobody)
             BecomeNobody(other, listeners);
-        // In a user namespace that is not the host's, privileges count for nothing on the host's side.
+        // Capabilities of a container's user namespace do not count in the host's network namespace.
         other?.Run(() => sandbox.EnterThread(Reexecution.EnteredUserNamespace ? Capability.None : kept));
         FinalizerThread.Run(() => sandbox.EnterThread(Capability.None));
         sandbox.EnterThread(kept | (routing?.Needs ?? Capability.None));
@@ -79,7 +79,7 @@ public sealed class Sandbox
         }
     }
 
-    /// <summary>What later tables need: low ports, and to take a socket off its interface, so that it gets no new connection before it is closed.</summary>
+    /// <summary>CAP_NET_BIND_SERVICE for ports below 1024 of later tables; CAP_NET_RAW to rebind a socket from one interface to another (Sockets.Quiesce).</summary>
     static Capability KeptBy(ServeOptions options, bool opensMore) =>
         (opensMore ? Capability.NetBindService : Capability.None) | (options.ControlPath is not null ? Capability.NetRaw : Capability.None);
 
@@ -94,11 +94,11 @@ public sealed class Sandbox
         return janitor;
     }
 
-    /// <summary>Started by root, and not told who to be, it needs root's rights no longer.</summary>
+    /// <summary>Started by root without --runas: user 0 is not needed any more.</summary>
     static void BecomeNobody(NamespaceThread? other, Listeners listeners)
     {
         Identity nobody = Identity.Nobody;
-        // Sockets that share a port for a moment must have one owner, and those of later tables are nobody's.
+        // SO_REUSEPORT (PortTakeover) needs sockets of one owner, and those that are opened later belong to "nobody".
         listeners.ChangeOwner(nobody);
         Privileges.KeepCapabilitiesOnSetuid();
         other?.Run(Privileges.KeepCapabilitiesOnSetuid);

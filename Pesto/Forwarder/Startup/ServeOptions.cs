@@ -156,10 +156,10 @@ public sealed class ServeOptions
     /// <summary>Go on when what <see cref="NetnsPath"/> names is gone.</summary>
     public bool NoNetnsQuit { get; private set; }
 
-    /// <summary>The user and group to change to before anything else; null to stay who one is, or, as root, to become nobody at the end.</summary>
+    /// <summary>The user and group to change to before anything else; null to keep the user, or, as root, to become "nobody" once everything listens.</summary>
     public Identity? RunAs { get; private set; }
 
-    /// <summary>Keep every privilege and make any system call, for who looks for a mistake.</summary>
+    /// <summary>Keep every capability and allow any system call, for debugging.</summary>
     public bool NoSandbox { get; private set; }
 
     public Address? TargetV4 { get; private set; }
@@ -196,7 +196,7 @@ public sealed class ServeOptions
 
     public bool ShowVersion { get; private set; }
 
-    /// <summary>What it makes at the start and takes away at the end.</summary>
+    /// <summary>The paths of files that are made at the start and removed at the end.</summary>
     public string[] OwnFiles => [.. new[] { ControlPath, PidPath }.OfType<string>()];
 
     /// <summary>Milliseconds.</summary>

@@ -4,7 +4,7 @@ using Pesto.Linux;
 
 namespace Pesto.Forwarder.Startup;
 
-/// <summary>Takes the signals that the launcher had blocked, as events of the loop: end, print counters.</summary>
+/// <summary>Reads the blocked signals (<see cref="Reexecution.Signals"/>) as events of the loop: SIGTERM and SIGINT end it, SIGUSR1 prints the counters, SIGHUP does nothing.</summary>
 public sealed class SignalWatch : IEventHandler
 {
     const int RecordSize = 128;

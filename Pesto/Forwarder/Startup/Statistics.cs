@@ -5,7 +5,7 @@ using Pesto.Forwarder.Tcp;
 
 namespace Pesto.Forwarder.Startup;
 
-/// <summary>Prints the counters, when asked by a signal and at an interval if one is given.</summary>
+/// <summary>Prints the counters: at SIGUSR1, and every --stats seconds.</summary>
 public sealed class Statistics : ITimed
 {
     readonly EventLoop _loop;

@@ -4,9 +4,9 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Startup;
 
 /// <summary>
-/// The way of an ordinary user into his container's network namespace: it leads through the user namespace that owns it,
-/// in which he may do what root may. Only a process with one thread may enter a user namespace, so nsenter(1) does
-/// that and executes this program again.
+/// How an unprivileged user gets into a container's network namespace: by way of the user namespace that owns it, in which the user who made
+/// it has all capabilities. setns(2) to a user namespace fails in a process with several threads, so nsenter(1) does that and executes this
+/// program again.
 /// </summary>
 public static class UserNamespace
 {
@@ -26,10 +26,10 @@ public static class UserNamespace
 
         string nsenter = Processes.FindProgram("nsenter")
             ?? throw new UsageException("entering a user namespace needs the program nsenter, of the package util-linux");
-        // It is opened again by this name from within nsenter, which is this process.
+        // nsenter, executed in this same process, opens it by this name.
         Descriptors.SetCloseOnExec(user, false).OrThrow("passing on a user namespace");
         string[] enter = [nsenter, "--preserve-credentials", $"--user=/proc/self/fd/{user}"];
-        // Executing a program costs a user who is not root in there what he may do, unless nsenter (of util-linux 2.40 or newer) keeps it.
+        // execve(2) drops the capabilities of a user who is not 0 in the namespace, unless nsenter makes them ambient (util-linux 2.40 or newer).
         string[] keeping = [nsenter, "--keep-caps", "--version"];
         bool canKeep = Processes.RunSilently(nsenter, keeping) is { Ok: true, Value: 0 };
         return new(canKeep ? [.. enter, "--keep-caps", "--"] : [.. enter, "--"], user);
@@ -41,7 +41,7 @@ public static class UserNamespace
         return IsOurs(user) ? -1 : user;
     }
 
-    /// <summary>The user namespace without which there is no way into a network namespace; -1 if it can be entered as we are.</summary>
+    /// <summary>The user namespace that has to be entered first; -1 if the network namespace can be entered without.</summary>
     static int Needed(string path)
     {
         int network = Files.Open(path, Files.ReadOnly).OrThrow($"network namespace {path}");
@@ -55,7 +55,7 @@ public static class UserNamespace
         if (IsOurs(user))
             entered.OrThrow($"entering network namespace {path}, which only root can do");
 
-        // The outermost of those around it is the one that this user made; from there, those within are open to him.
+        // Of user namespaces nested in each other, entering the outermost that is not this process's gives capabilities in all of them.
         while (Namespaces.ParentUser(user) is { Ok: true, Value: int parent } && !IsOurs(parent))
             user = parent;
         if (Namespaces.OwnerId(user, out uint owner).Ok && owner != Processes.User)
@@ -63,7 +63,7 @@ public static class UserNamespace
         return user;
     }
 
-    /// <summary>Tries it with a thread that comes to nothing else.</summary>
+    /// <summary>Tries it in a thread that does nothing else and ends.</summary>
     static Result TryEntering(int network)
     {
         Result result = default;
