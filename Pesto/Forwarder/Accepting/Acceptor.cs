@@ -1,5 +1,6 @@
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
+using Pesto.Forwarder.Namespace;
 using Pesto.Forwarder.Reporting;
 using Pesto.Forwarder.Tcp;
 using Pesto.Forwarder.Udp;
@@ -132,8 +133,8 @@ public sealed unsafe class Acceptor : IEventHandler, ITimed
             {
                 accepted = Sockets.Accept(listener->Fd, out peer);
                 isV4 = peer.Address.IsV4;
-                if (accepted.Ok && !listener->FromElsewhere.IsNone && !peer.Address.IsLoopback)
-                    _ = listener->FromElsewhere.ApplyTo(accepted.Value).Ok;
+                if (accepted.Ok)
+                    CongestionChoice.ForAccepted(accepted.Value, in listener->FromElsewhere, peer.Address);
             }
             else
             {

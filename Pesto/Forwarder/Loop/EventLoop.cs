@@ -49,6 +49,9 @@ public sealed class EventLoop
     /// <summary>The longest that an iteration has taken, without its waiting, in nanoseconds.</summary>
     public long LongestIteration { get; private set; }
 
+    /// <summary>How often events have been fetched: those of one number are as old as each other.</summary>
+    public long Waits { get; private set; }
+
     public Epoll Epoll => _epoll;
 
     /// <summary>Registers who takes the events whose keys carry the kind that is returned.</summary>
@@ -73,6 +76,7 @@ public sealed class EventLoop
                 // EINTR is the only failure that a wait on a valid descriptor has: nothing came.
                 count = waited.Ok ? waited.Value : 0;
                 next = 0;
+                Waits++;
             }
 
             long start = Clock.Nanoseconds;

@@ -17,11 +17,8 @@ public abstract class NetworkNamespace
     /// <summary>An unconnected, non-blocking UDP socket. Fails like <see cref="Tcp"/>.</summary>
     public abstract Result Udp(ushort family);
 
-    bool? _paces;
-
-    /// <summary>Whether TCP sockets of this namespace send by a clock of their own, see <see cref="CongestionControl"/>.</summary>
-    /// <param name="fd">Any new one.</param>
-    public bool Paces(int fd) => _paces ??= CongestionControl.Of(fd).Paces;
+    /// <summary>What congestion control its sockets to targets have.</summary>
+    public CongestionChoice Congestion { get; } = new();
 
     /// <summary>Opens listening sockets; each order carries its own outcome.</summary>
     public abstract void Listen(Span<ListenRequest> orders);
@@ -48,6 +45,12 @@ public abstract class NetworkNamespace
     /// <summary>TCP connections to this namespace whose handshake is under way.</summary>
     public abstract HalfOpenConnections HalfOpen { get; }
 
+    /// <summary>
+    /// A descriptor that becomes readable when interfaces or addresses of this namespace come, go or change (rtnetlink(7)); what is read
+    /// from it does not matter.
+    /// </summary>
+    public abstract Result OpenInterfaceEvents();
+
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
 }
@@ -63,6 +66,8 @@ public sealed class CurrentNamespace : NetworkNamespace
 
     // Not before it is needed: the thread comes into its namespace after the side is made.
     public override HalfOpenConnections HalfOpen => _halfOpen ??= new();
+
+    public override Result OpenInterfaceEvents() => InterfaceEvents.Open();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 

@@ -42,8 +42,7 @@ sealed class TargetSocket(int keepalive)
             int fd = result.Value;
             if (keepalive != 0)
                 _ = Sockets.SetKeepalive(fd, keepalive).Ok;
-            if (pif.Connects.Paces(fd) && target.Address.IsLoopback)
-                _ = CongestionControl.Reno.ApplyTo(fd).Ok;
+            pif.Connects.Congestion.ForTarget(fd, target.Address);
 
             Result bound = pif.Clients.Bind(fd, IpProtocol.Tcp, in source);
             if (source.Address.Port != 0 && bound.Error is Errno.EADDRINUSE or Errno.EACCES)
