@@ -5,6 +5,7 @@ using Mono.Unix.Native;
 using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
+using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
 using Errno = Pesto.Linux.Errno;
 
@@ -21,6 +22,9 @@ public sealed class ModelTests(ITestOutputHelper output)
     const int PortsAtPlay = 24;
     const int FirstPort = 5000;
 
+    /// <summary>How long the forwarder waits for a client that stalls, in seconds of its own clock.</summary>
+    const int Patience = 2;
+
     static readonly string[] Addresses = ["", "0.0.0.0/", "127.0.0.1/", "127.0.0.2/", "::/", "::1/", "%lo/", "127.0.0.1%lo/"];
 
     [Theory]
@@ -34,8 +38,10 @@ public sealed class ModelTests(ITestOutputHelper output)
         using Testbed bed = new() { Program = Programs.Checked };
         using TcpService echo = TcpService.Echo(bed.Container, CommonPort);
         // Without a sandbox it is the same user as the strangers, who could share a port only then.
-        using RunningForwarder pesto = bed.Serve([.. sandbox ? Array.Empty<string>() : ["--no-sandbox"], "-q", "-t", $"{CommonPort}", "--conf-timeout", "2"]);
-        Model model = new(seed, bed, pesto);
+        using Preload preload = new();
+        using RunningForwarder pesto = bed.ServeBehind(
+            preload.Before, [.. sandbox ? Array.Empty<string>() : ["--no-sandbox"], "-q", "-t", $"{CommonPort}", "--conf-timeout", $"{Patience}"]);
+        Model model = new(seed, bed, pesto, preload);
         int sockets = model.CountSocketsAtRest();
         using ConnectLoop load = new(bed.Host, CommonPort);
         load.WaitForMore(10);
@@ -67,7 +73,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         Environment.GetEnvironmentVariable(name) is string text ? int.Parse(text, CultureInfo.InvariantCulture) : otherwise;
 
     /// <summary>What must be there, and who changes it.</summary>
-    sealed class Model(int seed, Testbed bed, RunningForwarder pesto) : IDisposable
+    sealed class Model(int seed, Testbed bed, RunningForwarder pesto, Preload preload) : IDisposable
     {
         readonly Random random = new(seed);
 
@@ -278,7 +284,10 @@ public sealed class ModelTests(ITestOutputHelper output)
             using ControlClient client = ControlClient.Greeted(pesto.Control);
             client.Send(all.AsSpan(0, this.random.Next(all.Length)));
             // The next client has its turn when this one has been dropped.
-            using ControlClient behind = ControlClient.Greeted(pesto.Control);
+            using ControlClient behind = new(pesto.Control);
+            do
+                preload.Pass(pesto.Process, Patience);
+            while (!behind.Socket.Poll(100_000, SelectMode.SelectRead));
             return false;
         }
 

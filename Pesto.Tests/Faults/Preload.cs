@@ -50,8 +50,19 @@ sealed unsafe class Preload : IDisposable
         Interlocked.Exchange(ref this.plan->Armed, 1);
     }
 
+    /// <summary>How many calls have failed so far.</summary>
+    public int Failed => Volatile.Read(ref this.plan->Failed);
+
     /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
     public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref this.plan->Jump, seconds);
+
+    /// <summary>Has this much time pass at once for a forwarder: no test sits through a time-out that is the forwarder's own.</summary>
+    public void Pass(BackgroundProcess forwarder, long seconds)
+    {
+        Interlocked.Add(ref this.plan->Jump, seconds);
+        // Wakes it, so that it looks at the clock again.
+        forwarder.Signal(Signum.SIGUSR1);
+    }
 
     /// <summary>Ends it, and tells how many calls have failed.</summary>
     public int Stop()

@@ -87,8 +87,31 @@ BETWEEN(int, connect, fd, (int fd, const struct sockaddr *a, socklen_t n), (fd, 
 BETWEEN(int, shutdown, fd, (int fd, int how), (fd, how))
 BETWEEN(int, setsockopt, fd, (int fd, int l, int o, const void *v, socklen_t n), (fd, l, o, v, n))
 BETWEEN(int, getsockopt, fd, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
-BETWEEN(ssize_t, recv, fd, (int fd, void *b, size_t n, int flags), (fd, b, n, flags))
-BETWEEN(ssize_t, send, fd, (int fd, const void *b, size_t n, int flags), (fd, b, n, flags))
+
+static int is_netlink(int fd) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_NETLINK;
+}
+
+/* The same call to the kernel itself, by another name. */
+#define BETWEEN_NETLINK(name, fd) \
+  (plan && plan->armed && !strcmp((const char *)plan->function, "netlink_" #name) && is_netlink(fd) && fails("netlink_" #name, fd))
+
+ssize_t recv(int fd, void *b, size_t n, int flags) {
+  static ssize_t (*real)(int, void *, size_t, int);
+  if (!real)
+    real = (ssize_t (*)(int, void *, size_t, int))dlsym(RTLD_NEXT, "recv");
+  return BETWEEN_NETLINK(recv, fd) || fails("recv", fd) ? -1 : real(fd, b, n, flags);
+}
+
+ssize_t send(int fd, const void *b, size_t n, int flags) {
+  static ssize_t (*real)(int, const void *, size_t, int);
+  if (!real)
+    real = (ssize_t (*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
+  return BETWEEN_NETLINK(send, fd) || fails("send", fd) ? -1 : real(fd, b, n, flags);
+}
+
 BETWEEN(ssize_t, sendmsg, fd, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 BETWEEN(int, recvmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
 BETWEEN(int, sendmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags))

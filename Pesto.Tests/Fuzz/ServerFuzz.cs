@@ -128,6 +128,8 @@ public sealed class ServerFuzz(ITestOutputHelper output)
 
         public override ISocketList SocketList => throw new NotSupportedException();
 
+        public override Result OpenInterfaceEvents() => throw new NotSupportedException();
+
         public override Result Tcp(ushort family) => Descriptors.EventCounter();
 
         public override Result Udp(ushort family) => Descriptors.EventCounter();

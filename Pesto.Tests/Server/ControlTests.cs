@@ -3,6 +3,7 @@ using Mono.Unix;
 using Mono.Unix.Native;
 using Pesto.Protocol;
 using Pesto.Rules;
+using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.Server;
@@ -23,7 +24,8 @@ public sealed class ControlTests
     public void A_client_that_stalls_in_the_middle_of_an_update_is_dropped_and_traffic_goes_on(int after)
     {
         using Testbed bed = new();
-        using RunningForwarder pesto = bed.Serve("-t", "127.0.0.1/8080:80", "--conf-timeout", "5");
+        using Preload preload = new();
+        using RunningForwarder pesto = bed.ServeBehind(preload.Before, "-t", "127.0.0.1/8080:80", "--conf-timeout", "5");
         using TcpService service = TcpService.Echo(bed.Container, 80);
         using ConnectLoop clients = new(bed.Host, 8080);
         using ExchangeLoop inUse = new(bed.Host.Connect(8080));
@@ -35,6 +37,7 @@ public sealed class ControlTests
         inUse.WaitForMore(100);
         Assert.False(first.HasAnswer);
 
+        preload.Pass(pesto.Process, 5);
         stalled.WaitForClose();
         Assert.Single(first.ReadListing().Pifs[0].Table.Rules.ToArray());
         Assert.False(second.HasAnswer);

@@ -14,7 +14,6 @@ namespace Pesto.Tests.Soak;
 /// Everything at once, for as long as PESTO_SOAK says in minutes: streams, short connections and datagrams, each byte of them checked; clients that
 /// break off; tables that change, are rolled back and are abandoned. At the end all is as it was.
 /// </summary>
-[Collection(Alone.Name)]
 public sealed class SoakTests(ITestOutputHelper output)
 {
     const int Usually = 5;

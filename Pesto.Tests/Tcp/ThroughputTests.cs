@@ -8,7 +8,6 @@ using Pesto.Tests.Harness;
 namespace Pesto.Tests.Tcp;
 
 /// <summary>Much at once passes unharmed, with the programs that people use for it. How fast is for the benchmarks to say.</summary>
-[Collection(Alone.Name)]
 public sealed class ThroughputTests
 {
     const long Gigabyte = 1_000_000_000;

@@ -200,6 +200,26 @@ public sealed class ClientAddressTests
         Assert.Equal((1, 2), (echo.Received, pesto.Statistic("udp_dropped")));
     }
 
+    /// <summary>As of a host that asks for its address: sockets that are bound to 0.0.0.0 send from loopback, and what is sent to 0.0.0.0 comes to loopback.</summary>
+    [Theory]
+    [InlineData("keep")]
+    [InlineData("loopback")]
+    public void A_datagram_from_nowhere_gets_no_flow(string mode)
+    {
+        using Network network = new(withBridge: true);
+        using NetworkNamespace nowhere = NetworkNamespace.Create();
+        string device = nowhere.Link(network.Bed.Host, [], ["10.9.0.1/24"]);
+        using RunningForwarder pesto = network.Bed.Serve("--client-address", mode, "-u", "5353:53");
+        using UdpEcho echo = new(network.Bed.Container, new IPEndPoint(IPAddress.Any, 53));
+        using Socket client = nowhere.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
+        const int SolSocket = 1, BindToDevice = 25;
+        client.EnableBroadcast = true;
+        client.SetRawSocketOption(SolSocket, BindToDevice, System.Text.Encoding.ASCII.GetBytes(device));
+        client.SendTo([1], new IPEndPoint(IPAddress.Broadcast, 5353));
+        Eventually.Equal(1, () => pesto.Statistic("udp_dropped"));
+        Assert.Equal((0, 0), (pesto.Statistic("udp_total"), echo.Received));
+    }
+
     /// <summary>A stranger who guesses the port of a flow's socket, and sends from the port of the service.</summary>
     [Fact]
     public void Only_the_target_can_reply()
@@ -300,6 +320,36 @@ public sealed class ClientAddressTests
         Assert.Equal(1, pesto.Statistic("udp_total"));
     }
 
+    /// <summary>The kernel's own notes would last for a day.</summary>
+    [Theory]
+    [InlineData("10.1.0.1", "10.1.0.2/32")]
+    [InlineData("[fd01::1]", "fd01::2/128")]
+    public void Once_its_flow_has_ended_what_the_service_sends_to_a_client_leaves_by_the_gateway(string host, string beyond)
+    {
+        using Network network = new(withBridge: true);
+        new Command("ip", "-n", network.Bridge.Name!, "address", "add", beyond, "dev", "lo").RunOrFail();
+        using RunningForwarder pesto = network.Bed.Serve("--client-address", "keep", "-u", "5353:53", "--udp-timeout", "86400", "--udp-stream-timeout", "0.5");
+        using Socket target = network.Bed.Container.NewSocket(AddressFamily.InterNetworkV6, SocketType.Dgram);
+        target.DualMode = true;
+        target.ReceiveTimeout = 20_000;
+        target.Bind(new IPEndPoint(IPAddress.IPv6Any, 53));
+        using Socket client = network.Client($"{host}:5353");
+        using Socket stranger = network.Bridge.NewSocket(client.AddressFamily, SocketType.Dgram);
+        stranger.ReceiveTimeout = 20_000;
+        stranger.Bind(new IPEndPoint(client.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any, Here(client).Port));
+        EndPoint from = new IPEndPoint(IPAddress.IPv6Any, 0);
+        byte[] buffer = new byte[10];
+        client.Send([1]);
+        Assert.Equal(1, target.ReceiveFrom(buffer, ref from));
+        target.SendTo([2], from);
+        Assert.Equal((1, 2), (client.Receive(buffer), buffer[0]));
+        Assert.Equal(0, stranger.Available);
+        Eventually.Equal(0, () => pesto.Statistic("udp_open"));
+        target.SendTo([3], from);
+        Assert.Equal((1, 3), (stranger.Receive(buffer), buffer[0]));
+        Assert.Equal(0, target.Available);
+    }
+
     [Fact]
     public void A_hundred_thousand_exchanges_allocate_nothing()
     {
@@ -327,18 +377,21 @@ public sealed class ClientAddressTests
         }
     }
 
-    [Fact]
-    public void Two_thousand_clients_at_once_each_get_their_own_replies_beside_a_flood()
+    [Theory]
+    [InlineData("10.1.0.1")]
+    [InlineData("[fd01::1]")]
+    public void Two_thousand_clients_at_once_each_get_their_own_replies_beside_a_flood(string host)
     {
         const int Clients = 2000, FirstPort = 30_000, Rounds = 3, AtOnce = 100;
         using Network network = new(withBridge: true);
         using RunningForwarder pesto = network.Bed.Serve("--client-address", "keep", "-u", "5353:53", "-u", "5454:54");
-        using UdpEcho echo = new(network.Bed.Container, new IPEndPoint(IPAddress.Any, 53));
-        using Socket silent = network.Bed.Container.NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
-        silent.Bind(new IPEndPoint(IPAddress.Any, 54));
-        using Flood flood = new(network.Outside, new IPEndPoint(IPAddress.Parse("10.1.0.1"), 5454));
+        using UdpEcho echo = new(network.Bed.Container, new IPEndPoint(IPAddress.IPv6Any, 53));
+        using Socket silent = network.Bed.Container.NewSocket(AddressFamily.InterNetworkV6, SocketType.Dgram);
+        silent.DualMode = true;
+        silent.Bind(new IPEndPoint(IPAddress.IPv6Any, 54));
+        using Flood flood = new(network.Outside, IPEndPoint.Parse($"{host}:5454"));
         flood.WaitForMore(1000);
-        Socket[] clients = [.. Enumerable.Range(FirstPort, Clients).Select(port => network.Client("10.1.0.1:5353", port))];
+        Socket[] clients = [.. Enumerable.Range(FirstPort, Clients).Select(port => network.Client($"{host}:5353", port))];
         for (int round = 0; round < Rounds; round++)
         {
             foreach (Socket[] some in clients.Chunk(AtOnce))

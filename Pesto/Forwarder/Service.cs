@@ -34,6 +34,7 @@ public sealed class Service
     readonly Acceptor _acceptor;
     readonly AutoForward? _auto;
     readonly Transaction _transaction;
+    readonly InterfaceWatch _interfaces;
     readonly Statistics _statistics;
     readonly ClientAddressSetUp _clients;
     readonly OwnFiles _ownFiles = new();
@@ -71,6 +72,7 @@ public sealed class Service
         ListenerCloser closer = new(_loop, _tables, _listeners, _acceptor, takeover, _counters);
         _auto = _target.IsOneSide ? null : new(_loop, _tables, _listeners, _acceptor, opener, closer, targets, _counters);
         _transaction = new(_loop, _tables, _listeners, _acceptor, opener, closer, _auto, _counters);
+        _interfaces = new(_loop, _tables, _listeners, _acceptor, _transaction, settings);
         _statistics = new(_loop, _counters, _tcp, _listeners, options.StatsInterval);
     }
 
@@ -100,7 +102,7 @@ public sealed class Service
             Reexecution.Ready();
 
             // Traffic first, then tables and listening sockets, then the clients that change them.
-            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, session?.Timer, control, _statistics];
+            ITimed?[] inThisOrder = [_tcp, _udp, _acceptor, _transaction, _auto, _interfaces, session?.Timer, control, _statistics];
             _loop.Run([.. inThisOrder.OfType<ITimed>()]);
             if (_namespaceWatch is { IsGone: true })
                 Log.Info($"ending: {_options.NetnsPath} is gone");

@@ -100,10 +100,8 @@ public sealed unsafe class NetlinkDump
                 }
 
                 // There is always something up to the list's end, unless the kernel lacked memory for a part (ENOBUFS).
-                if (_state == State.Listing)
+                if (_state == State.Listing || !received.Is(Errno.EAGAIN))
                     return BreakOff(received.Is(Errno.EAGAIN) || received.Ok ? Errno.EIO : received.Error);
-                if (!received.Is(Errno.EAGAIN))
-                    continue;
                 Result sent = Send();
                 return sent.Ok ? Result.From(Errno.EAGAIN) : sent;
             }

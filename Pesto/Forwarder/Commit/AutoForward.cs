@@ -178,7 +178,7 @@ public sealed unsafe class AutoForward : ITimed
         int end = Math.Min(_atSocket + Stride, _listeners.High);
         for (; _atSocket < end; _atSocket++)
         {
-            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Quiesced)
+            if (!_listeners.Exists(_atSocket) || _listeners[_atSocket]->Quiesced || !_listeners.HasInterface(_atSocket))
                 continue;
             if (_listeners[_atSocket]->Rule[Set] >= 0)
                 _listeners[_atSocket]->Seen = _round;

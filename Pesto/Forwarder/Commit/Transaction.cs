@@ -113,6 +113,9 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
 
     public bool IsIdle => _phase == Phase.Idle;
 
+    /// <summary>What is wanted is not about to change: no transaction, or one that waits for commit or rollback.</summary>
+    public bool IsSettled => _phase is Phase.Idle or Phase.Applied;
+
     /// <summary>How many sockets could not be opened; see <see cref="ListenFailures"/>.</summary>
     public int FailureCount => _failures.Count;
 

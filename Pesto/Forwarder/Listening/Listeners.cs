@@ -57,6 +57,7 @@ public sealed unsafe class Listeners
         public long ServedUntil;
 
         /// <summary>As in <see cref="ListenRequest"/>.</summary>
+        public uint InterfaceIndex;
         public CongestionControl FromElsewhere;
 
         /// <summary>The rule that wants it, in each set of tables; -1 for none.</summary>
@@ -107,19 +108,29 @@ public sealed unsafe class Listeners
         return -1;
     }
 
-    /// <summary>The socket that listens on just this, or -1.</summary>
+    /// <summary>The socket that listens on just this, and to which something can come; or -1.</summary>
     public int Find(int pif, in ListenAddress local)
     {
         int index = FirstOnPort(pif, local.Protocol, local.Port);
         while (index >= 0)
         {
             Listener* listener = _slots[index];
-            if (listener->Local == local && !listener->Quiesced)
+            if (listener->Local == local && !listener->Quiesced && HasInterface(index))
                 return index;
             index = NextOnPort(index);
         }
 
         return -1;
+    }
+
+    /// <summary>
+    /// Whether the interface to which a socket is bound is still there. The socket knows it by its index: to one whose interface was
+    /// deleted, nothing comes any more, though there may be another of the same name.
+    /// </summary>
+    public bool HasInterface(int index)
+    {
+        Listener* listener = _slots[index];
+        return listener->InterfaceIndex == 0 || Sockets.InterfaceIndex(listener->Fd, listener->Local.Interface.Bytes) == listener->InterfaceIndex;
     }
 
     /// <summary>Takes in an open socket, wanted by no rule yet; -1 if there is no place left.</summary>
@@ -136,11 +147,22 @@ public sealed unsafe class Listeners
         listener->Pif = (byte)pif;
         listener->Rule[0] = listener->Rule[1] = -1;
         listener->Handover = order.Handover;
+        listener->InterfaceIndex = order.InterfaceIndex;
         listener->FromElsewhere = order.FromElsewhere;
         int bucket = Bucket(pif, order.Local.Protocol, order.Local.Port);
         listener->Next = _buckets[bucket];
         _buckets[bucket] = index;
         return index;
+    }
+
+    /// <summary>Puts another socket, bound to the same, in the place of one that is closed; not watched yet.</summary>
+    public void Replace(int index, in ListenRequest opened)
+    {
+        Listener* listener = _slots[index];
+        Descriptors.Close(listener->Fd);
+        listener->Fd = opened.Outcome.Value;
+        listener->InterfaceIndex = opened.InterfaceIndex;
+        listener->FromElsewhere = opened.FromElsewhere;
     }
 
     /// <summary>A connection accepted from a socket, which may be closed since, has ended.</summary>

@@ -29,8 +29,8 @@ public sealed class LimitLog
     /// <summary>A limit because of which connections are left in the kernel's queue for a while.</summary>
     public void Reached(string what, Errno error) => Say(what, error, "new connections wait, existing ones go on");
 
-    /// <summary>A limit that is met by ending the UDP flow that has been idle longest: nothing has to wait.</summary>
-    public void MadeRoom(string what, Errno error) => Say(what, error, "the UDP flows that are idle longest make room for new ones");
+    /// <summary>A limit that is met by ending a UDP flow: nothing has to wait.</summary>
+    public void MadeRoom(string what, Errno error) => Say(what, error, "UDP flows without a reply, or idle longest, make room for new ones");
 
     void Say(string what, Errno error, string consequence)
     {

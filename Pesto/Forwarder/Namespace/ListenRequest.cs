@@ -22,6 +22,9 @@ public struct ListenRequest
 
     public SocketSettings Settings;
 
+    /// <summary>The index of the interface to which the socket is bound, or 0.</summary>
+    public uint InterfaceIndex;
+
     /// <summary>
     /// What connections from elsewhere are to have, where the socket has something better for those from this host: see
     /// <see cref="CongestionControl"/>. Else none.
@@ -62,6 +65,7 @@ public struct ListenRequest
             done = Sockets.SetFreeBind(fd, Local.Family);
         if (done.Ok && !Local.Interface.IsEmpty)
             done = Sockets.BindToDevice(fd, Local.Interface.Bytes);
+        InterfaceIndex = Local.Interface.IsEmpty ? 0 : Sockets.InterfaceIndex(fd, Local.Interface.Bytes);
         // An IPv6 address can't be bound together with an interface that does not exist.
         if (done.Ok && OnlyBind && Local.Family == SocketAddress.V4)
             done = Sockets.BindNowhere(fd);
@@ -79,7 +83,7 @@ public struct ListenRequest
                 return done;
         }
 
-        uint scope = Local.Address.IsLinkLocal && !Local.Interface.IsEmpty ? Sockets.InterfaceIndex(fd, Local.Interface.Bytes) : 0;
+        uint scope = Local.Address.IsLinkLocal ? InterfaceIndex : 0;
         SocketAddress address = SocketAddress.Of(Local.Address, Local.Port, scope);
         done = Sockets.Bind(fd, in address);
         if (!done.Ok || OnlyBind || Local.Protocol == IpProtocol.Udp)

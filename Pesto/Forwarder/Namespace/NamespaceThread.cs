@@ -61,6 +61,13 @@ public sealed class NamespaceThread : NetworkNamespace
         }
     }
 
+    public override Result OpenInterfaceEvents()
+    {
+        Result opened = default;
+        Run(() => opened = _own.OpenInterfaceEvents());
+        return opened;
+    }
+
     public override Result Tcp(ushort family) => FromPool(family == SocketAddress.V4 ? 0 : 1);
 
     public override Result Udp(ushort family) => FromPool(family == SocketAddress.V4 ? 2 : 3);

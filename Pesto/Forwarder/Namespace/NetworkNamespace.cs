@@ -45,6 +45,12 @@ public abstract class NetworkNamespace
     /// <summary>TCP connections to this namespace whose handshake is under way.</summary>
     public abstract HalfOpenConnections HalfOpen { get; }
 
+    /// <summary>
+    /// A descriptor that becomes readable when interfaces or addresses of this namespace come, go or change (rtnetlink(7)); what is read
+    /// from it does not matter.
+    /// </summary>
+    public abstract Result OpenInterfaceEvents();
+
     /// <summary>Whether an address is one of this namespace's own.</summary>
     public abstract bool IsLocal(Address address);
 }
@@ -60,6 +66,8 @@ public sealed class CurrentNamespace : NetworkNamespace
 
     // Not before it is needed: the thread comes into its namespace after the side is made.
     public override HalfOpenConnections HalfOpen => _halfOpen ??= new();
+
+    public override Result OpenInterfaceEvents() => InterfaceEvents.Open();
 
     public override Result Tcp(ushort family) => Sockets.Tcp(family);
 

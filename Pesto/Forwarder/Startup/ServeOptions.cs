@@ -110,7 +110,8 @@ public sealed class ServeOptions
             new(
                 "udp-max-flows",
                 "N",
-                "so many UDP clients at a time; beyond that, the one that has been silent longest is forgotten (default: half of the descriptors)",
+                "so many UDP clients at a time; beyond that, one is forgotten that got no answer, or that has been silent longest (default: half of the "
+                    + "descriptors)",
                 (o, given) => o.UdpMaxFlows = given.Number(1, 1 << 20)),
             new(
                 "runas",

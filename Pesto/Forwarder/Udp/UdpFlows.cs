@@ -133,6 +133,9 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
 
     int NewFlow(in UdpFlowKey key, int listener, in SocketAddress target)
     {
+        // To the kernel, 0.0.0.0 as the address of a peer is this host: what is sent for it, or to it, would come from loopback, or there.
+        if (key.Client.IsWildcard)
+            return -1;
         Tables.PifEntry pif = _tables.Pifs[key.Pif];
         SocketAddress client = key.ClientAddress;
         if (!_budget.CanTake(DescriptorUse.UdpFlow, 1))
