@@ -21,10 +21,10 @@ sealed class Surroundings : IDisposable
             return;
         // The container's end of the cable: by name, or by the process that holds an ordinary user's container.
         string container = Bed.Container.Name ?? $"{Bed.Container.HolderId}";
-        new Command("ip", "link", "add", "up", "netns", Bed.Host.Name!, "type", "veth", "peer", "eth0", "netns", container).RunOrFail();
-        OnHost("address", "add", $"{GatewayV4}/24", "dev", "up");
-        OnHost("address", "add", $"{GatewayV6}/64", "dev", "up", "nodad");
-        OnHost("link", "set", "up", "up");
+        new Command("ip", "link", "add", "cable", "netns", Bed.Host.Name!, "type", "veth", "peer", "eth0", "netns", container).RunOrFail();
+        OnHost("address", "add", $"{GatewayV4}/24", "dev", "cable");
+        OnHost("address", "add", $"{GatewayV6}/64", "dev", "cable", "nodad");
+        OnHost("link", "set", "cable", "up");
         InContainer("address", "add", $"{ContainerV4}/24", "dev", "eth0");
         InContainer("address", "add", $"{ContainerV6}/64", "dev", "eth0", "nodad");
         InContainer("link", "set", "eth0", "up");

@@ -105,8 +105,8 @@ public static unsafe class Files
     }
 
     /// <summary>
-    /// Locks an open file as a whole (flock(2)) without waiting, or changes a lock between shared and exclusive; EAGAIN if somebody else has one that
-    /// does not go with it: then this one is lost, if there was one. It ends when the last descriptor of this opening is closed.
+    /// Locks an open file as a whole (flock(2)) without waiting, or changes a lock between shared and exclusive; EAGAIN if another process has one that
+    /// conflicts with it: then this one is lost, if there was one. It ends when the last descriptor of the open file description is closed.
     /// </summary>
     public static Result Lock(int fd, bool exclusive)
     {

@@ -48,6 +48,8 @@ public sealed unsafe class Janitor
         int child = Libc.fork();
         if (child == 0)
         {
+            // A signal to the forwarder's process group, such as SIGKILL, is not for this one.
+            _ = Libc.setsid();
             Privileges.Keep(kept);
             _ = landlock?.Enter().Ok;
             Privileges.SetNotDumpable();

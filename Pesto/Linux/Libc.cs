@@ -25,6 +25,7 @@ static unsafe class Libc
     [DllImport(C), SuppressGCTransition] public static extern int shutdown(int fd, int how);
     [DllImport(C), SuppressGCTransition] public static extern int setsockopt(int fd, int level, int name, void* value, uint length);
     [DllImport(C), SuppressGCTransition] public static extern int getsockopt(int fd, int level, int name, void* value, uint* length);
+    [DllImport(C), SuppressGCTransition] public static extern int getsockname(int fd, void* address, uint* length);
     [DllImport(C), SuppressGCTransition] public static extern int getpeername(int fd, void* address, uint* length);
     [DllImport(C), SuppressGCTransition] public static extern nint recv(int fd, void* buffer, nuint length, int flags);
     [DllImport(C), SuppressGCTransition] public static extern nint send(int fd, void* buffer, nuint length, int flags);

@@ -18,6 +18,9 @@ public struct SocketAddress
     /// <summary>The bytes that count: 16 for IPv4, 28 for IPv6.</summary>
     [FieldOffset(28)] public uint Length;
 
+    /// <summary>Of any family here, as <see cref="Length"/> counts.</summary>
+    public const uint MostBytes = 28;
+
     public const ushort V4 = 2;
     public const ushort V6 = 10;
 

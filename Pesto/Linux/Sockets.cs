@@ -55,6 +55,30 @@ public static unsafe class Sockets
         }
     }
 
+    /// <summary>Where the other end of a connection is; ENOTCONN if it has been reset.</summary>
+    public static Result PeerAddress(int fd, out SocketAddress address)
+    {
+        fixed (SocketAddress* p = &address)
+        {
+            uint length = SocketAddress.MostBytes;
+            Result result = Result.Of(Libc.getpeername(fd, p, &length));
+            p->Length = length;
+            return result;
+        }
+    }
+
+    /// <summary>Where this end of a connection is: for one that was accepted, the address that the client spoke to.</summary>
+    public static Result LocalAddress(int fd, out SocketAddress address)
+    {
+        fixed (SocketAddress* p = &address)
+        {
+            uint length = SocketAddress.MostBytes;
+            Result result = Result.Of(Libc.getsockname(fd, p, &length));
+            p->Length = length;
+            return result;
+        }
+    }
+
     /// <summary>Accepts one connection, non-blocking.</summary>
     public static Result Accept(int fd) => Result.Of(Libc.accept4(fd, null, null, NonBlocking | CloseOnExec));
 

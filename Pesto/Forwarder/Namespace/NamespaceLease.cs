@@ -53,7 +53,7 @@ public sealed class NamespaceLease
     /// <summary>Lets others in.</summary>
     public void Share() => _ = Files.Lock(Fd, exclusive: false).Ok;
 
-    /// <summary>Whether this is the last; then nobody else has it until this ends. If not, it is given up.</summary>
+    /// <summary>Whether this is the last; then no other forwarder gets it until this ends. If not, it is given up.</summary>
     public bool TryEnd() => Files.Lock(Fd, exclusive: true).Ok;
 
     public void Close() => Descriptors.Close(Fd);

@@ -74,6 +74,12 @@ struct TcpFlow
     /// <summary>The target has accepted it.</summary>
     public bool Connected;
 
+    /// <summary>The version of the PROXY protocol by which the target hears of the client, before it hears anything else; 0 for none.</summary>
+    public byte ProxyVersion;
+
+    /// <summary>Bytes of that header that have been sent.</summary>
+    public byte HeaderSent;
+
     /// <summary>Urgent data has come: it is received, not spliced, and until nothing is left.</summary>
     public bool Urgent;
 

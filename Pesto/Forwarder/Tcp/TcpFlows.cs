@@ -107,16 +107,17 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
                 return true;
         }
 
-        return Begin(client, socket.Value, listener, use);
+        return Begin(client, socket.Value, listener, use, pif.Clients.ProxyVersion);
     }
 
-    bool Begin(int client, int target, int listener, DescriptorUse use)
+    bool Begin(int client, int target, int listener, DescriptorUse use, int proxyVersion)
     {
         _ = _budget.TryTake(use, DescriptorsEach);
         // The budget has no more of these than there are slots.
         int index = _flows.Take();
         TcpFlow* flow = _flows[index];
         flow->Use = use;
+        flow->ProxyVersion = (byte)proxyVersion;
         flow->Listener = listener;
         flow->ListenerGeneration = _listeners.Generation(listener);
         _listeners[listener]->Flows++;
@@ -141,7 +142,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
 
     ulong Key(int index, int part) => new EventKey(_kind, index, _flows.Generation(index), part).Word;
 
-    /// <summary>Whether no port is left to reach a target from, for whichever client: where each has its own address, that is its own affair.</summary>
+    /// <summary>Whether no local port is left towards a target for any client. Where each client has an address of its own, only that one lacks a port.</summary>
     static bool LacksPort(Errno error, SocketSource.Kind source, NetworkNamespace side, in SocketAddress target) => source switch
     {
         SocketSource.Kind.Client => false,
@@ -245,7 +246,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
         _ = _loop.Epoll.Modify(end->Fd, Interest, Key(index, part)).Ok;
     }
 
-    /// <summary>False if the target has not answered yet, or refused and the flow is gone.</summary>
+    /// <summary>False if the target has not answered yet, or not taken all of the header before the stream; or if the flow is gone, because one of them failed.</summary>
     bool FinishConnecting(int index, Events events)
     {
         if ((events & (Events.Out | AnyError)) == 0)
@@ -263,11 +264,32 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
             }
         }
 
+        if (flow->ProxyVersion != 0 && !Introduce(index))
+            return false;
         flow->Connected = true;
         _connecting.Stop(index);
         if (_idle.Duration != 0)
             _idle.Start(index, _loop.Now);
         return true;
+    }
+
+    /// <summary>Tells the target who the client is. False as long as something of that is left, or if the flow is gone.</summary>
+    bool Introduce(int index)
+    {
+        TcpFlow* flow = _flows[index];
+        Result sent = ProxyIntroduction.Send(flow);
+        if (sent is { Ok: true, Value: 0 })
+            return true;
+        if (sent.Ok || sent.Is(Errno.EAGAIN))
+        {
+            // What has come from the target meanwhile has had its event.
+            TcpEnd* target = TcpFlow.End(flow, TcpFlow.Target);
+            target->Readable = target->ReadToEnd = true;
+            return false;
+        }
+
+        Reset(index);
+        return false;
     }
 
     /// <summary>Urgent data makes the kernel stop early when it receives and when it splices: from now on receive, and until nothing is left.</summary>
@@ -431,15 +453,17 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
     /// <summary>The target's time to answer is over, unless its answer is there and has only not been seen.</summary>
     void EndConnecting(int index)
     {
-        if (Descriptors.IsWritable(TcpFlow.End(_flows[index], TcpFlow.Target)->Fd))
+        uint generation = _flows.Generation(index);
+        if (Descriptors.IsWritable(TcpFlow.End(_flows[index], TcpFlow.Target)->Fd) && FinishConnecting(index, Events.Out | Events.Error))
         {
-            if (!FinishConnecting(index, Events.Out | Events.Error))
-                return;
             TcpFlow.End(_flows[index], TcpFlow.Target)->Writable = true;
             _ready.Add(index);
             return;
         }
 
+        // It may have been refused, and be gone.
+        if (_flows.Generation(index) != generation)
+            return;
         _counters.Refused++;
         Reset(index);
     }
