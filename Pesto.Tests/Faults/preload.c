@@ -112,7 +112,8 @@ ssize_t send(int fd, const void *b, size_t n, int flags) {
   return BETWEEN_NETLINK(send, fd) || fails("send", fd) ? -1 : real(fd, b, n, flags);
 }
 
-BETWEEN(ssize_t, sendto, fd, (int fd, const void *b, size_t n, int flags, const struct sockaddr *a, socklen_t m), (fd, b, n, flags, a, m))
+/* Datagrams to targets; nobody else sends so. */
+BETWEEN(ssize_t, sendto, -1, (int fd, const void *b, size_t n, int flags, const struct sockaddr *a, socklen_t m), (fd, b, n, flags, a, m))
 BETWEEN(ssize_t, sendmsg, fd, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 BETWEEN(int, recvmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
 BETWEEN(int, sendmmsg, -1, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags))
