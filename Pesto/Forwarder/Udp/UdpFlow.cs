@@ -35,9 +35,6 @@ public struct UdpFlow
     /// <summary>The path to the client takes no segments.</summary>
     public bool OnlySinglesOut;
 
-    /// <summary>It is in the list of those that had more to move than was fair.</summary>
-    public bool IsReady;
-
     /// <summary>When something moved last, in milliseconds of the loop's clock.</summary>
     public long Moved;
 

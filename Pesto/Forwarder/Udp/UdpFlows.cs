@@ -10,7 +10,7 @@ namespace Pesto.Forwarder.Udp;
 /// The life of UDP flows: the first datagram of a client begins one; it ends when it has been idle for its time, when nothing
 /// listens on its target, when its rule is gone, or to make room. <see cref="UdpRelay"/> moves the datagrams.
 /// </summary>
-public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
+public sealed unsafe class UdpFlows : IEventHandler, ITimed, IReady, IGivesRoom
 {
     /// <summary>More than a receive buffer holds: nothing is drained for ever.</summary>
     const int MostDrained = 1 << 16;
@@ -39,9 +39,8 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
     readonly Targets _targets;
     readonly UdpFlowTable _flows;
     readonly UdpRelay _relay;
-    readonly NativeArray<ulong> _ready;
+    readonly ReadyList _ready;
     readonly int _kind;
-    int _readyCount;
 
     public UdpFlows(EventLoop loop, Counters counters, LimitLog limits, DescriptorBudget budget, Tables tables, Listeners listeners, Targets targets, UdpFlowTable flows)
     {
@@ -200,12 +199,8 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
         UdpRelay.Received received = _relay.ReceiveReplies(index);
         if (received.Any)
             _flows.Replied(index, _loop.Now);
-        if (received.More && !_flows[index]->IsReady)
-        {
-            _flows[index]->IsReady = true;
-            _ready[_readyCount++] = new EventKey(_kind, index, _flows.Generation(index)).Word;
-        }
-
+        if (received.More)
+            _ready.Add(index);
         if (received.Error != Errno.None)
             Failed(index, received.Error);
     }
@@ -293,29 +288,21 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
         if (flow->Socket.IsTransparent)
             _tables.Pifs[flow->Key.Pif].Clients.Forget(flow->Socket.Fd, in flow->Socket.Target);
         Descriptors.Close(flow->Socket.Fd);
+        _ready.Remove(index);
         _flows.Remove(index);
         _counters.UdpOpen--;
         _budget.Give(DescriptorUse.UdpFlow, 1);
     }
 
-    public long Deadline => _relay.HasReplies || _readyCount > 0 ? 0 : _flows.Deadline;
+    public long Deadline => _relay.HasReplies || _ready.Count > 0 ? 0 : _flows.Deadline;
 
     public void OnTime(long now)
     {
-        int count = _readyCount;
-        _readyCount = 0;
-        for (int i = 0; i < count; i++)
-        {
-            // Flows that have still more write their keys at or before the place that was just read.
-            EventKey key = new(_ready[i]);
-            if (!key.IsOf(_flows.Generation(key.Index)))
-                continue;
-            _flows[key.Index]->IsReady = false;
-            ReceiveReplies(key.Index);
-        }
-
+        _ready.GiveTurns(this);
         _relay.SendReplies();
         for (int i = 0; i < MostEnded && _flows.Expired(now) is int expired and >= 0; i++)
             End(expired);
     }
+
+    public void OnReady(int index) => ReceiveReplies(index);
 }
