@@ -13,15 +13,15 @@ public sealed class OpenDescriptorTests
 
     /// <summary>
     /// The runtime's, and the loop's own with signals, the first table's socket, the control socket, the list of handshakes, the list of the target's
-    /// own addresses and news of them.
+    /// own addresses and news of them, and news of the interfaces on which is listened.
     /// </summary>
-    static readonly string[] Always = ["/dev/urandom", "eventpoll", "signalfd", "socket", "socket", "socket", "socket", "socket"];
+    static readonly string[] Always = ["/dev/urandom", "eventpoll", "signalfd", "socket", "socket", "socket", "socket", "socket", "socket"];
 
     /// <summary>The lock on the container's network namespace, and the socket whose end is the end of its table of nf_tables.</summary>
     static readonly string[] ClientAddress = ["net", "socket"];
 
-    /// <summary>The counters by which two threads wake each other, and the lists of handshakes and of sockets ("auto") on both sides.</summary>
-    static readonly string[] TwoSides = ["eventfd", "eventfd", "socket", "socket", "socket", .. ClientAddress];
+    /// <summary>The counters by which two threads wake each other; the other side's list of handshakes and news of interfaces; the lists of sockets ("auto") of both.</summary>
+    static readonly string[] TwoSides = ["eventfd", "eventfd", "socket", "socket", "socket", "socket", .. ClientAddress];
 
     /// <summary>To the child that removes root's files when the forwarder, who is "nobody", has ended, and what was set up in the container.</summary>
     static readonly string[] Janitor = ["pipe", "pipe"];

@@ -43,12 +43,12 @@ static class Entry
     }
 
     /// <summary>
-    /// In a crowd of clients that stall the server has little patience with each, and this one may have been slow only because
-    /// the machine is. By the time of its next turn the others have been dropped.
+    /// Where many clients wait, the server drops one that has not sent anything within milliseconds, which a busy machine may not give it in time.
+    /// By its next turn those that stall have been dropped.
     /// </summary>
     static int Work(Options options)
     {
-        // A command that checks the new tables is the user's own, and may do what he may.
+        // The --check command runs with all that its user may do.
         if (options.Check is null)
             EnterSandbox();
         DroppedException? dropped = null;
@@ -91,7 +91,7 @@ static class Entry
         return reported ? outcome.ExitStatus : 1;
     }
 
-    /// <summary>What the server sends is read with nothing at hand to do harm with.</summary>
+    /// <summary>Before anything that the server sends is read.</summary>
     static void EnterSandbox()
     {
         Privileges.SetNoNewPrivileges();
@@ -109,7 +109,7 @@ static class Entry
         Errno error = StandardOutput.Write(text);
         if (error == Errno.None)
             return 0;
-        // Who reads the exit status alone would take the change for undone.
+        // The exit status alone would say that nothing has changed.
         Message.Error($"standard output: {error.Text()}{(outcome is { IsInForce: true } ? "; the change is in force all the same" : "")}");
         return 1;
     }

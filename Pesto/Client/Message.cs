@@ -27,7 +27,7 @@ static class Message
     static void Line(string colour, string text)
     {
         _colours ??= StandardOutput.ErrorIsTerminal && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
-        // Nothing can be told to anybody if standard error fails; the exit status still can.
+        // If standard error can't be written, the exit status is all that is left.
         _ = StandardOutput.WriteError(_colours.Value ? $"\e[{colour}mpesto:\e[0m {text}\n" : $"pesto: {text}\n");
     }
 }

@@ -5,7 +5,7 @@ public static unsafe class InterfaceEvents
 {
     const int Netlink = 16, Raw = 3, NonBlocking = 0x800, CloseOnExec = 0x80000, Route = 0;
 
-    /// <summary>RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR. Anybody may join these groups.</summary>
+    /// <summary>RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR. Joining these groups takes no capability.</summary>
     const uint Groups = 0x1 | 0x10 | 0x100;
 
     /// <summary>Opens a socket that gets them, of the namespace of the calling thread.</summary>

@@ -71,7 +71,7 @@ public sealed class NfTables
     }
 
     /// <summary>Begins a batch with a new table, to which everything that follows belongs.</summary>
-    /// <param name="owned">Nobody else can change it, and it goes when this socket is closed. Since Linux 5.12.</param>
+    /// <param name="owned">Only this socket can change it, and closing this socket removes it. Since Linux 5.12.</param>
     public void BeginTable(string name, bool owned)
     {
         const ushort FlagsAttribute = 2;
@@ -87,7 +87,7 @@ public sealed class NfTables
     }
 
     /// <summary>Adds a set that packets fill.</summary>
-    /// <param name="keyTypes">What its keys consist of, for who lists it: numbers of nft(8)'s types.</param>
+    /// <param name="keyTypes">What its keys consist of, for nft(8) to list it: numbers of its types.</param>
     /// <param name="keyLengths">How many bytes each part of a key has.</param>
     /// <param name="size">The most elements.</param>
     /// <param name="timeout">Milliseconds after which an element goes that is not updated.</param>

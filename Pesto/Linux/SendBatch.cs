@@ -36,7 +36,7 @@ public sealed unsafe class SendBatch
     /// <summary>What became of a message.</summary>
     public struct Message
     {
-        /// <summary>Whose it is, as the caller said.</summary>
+        /// <summary>As the caller gave it.</summary>
         public int Owner;
 
         /// <summary>How many datagrams it is.</summary>
@@ -70,7 +70,7 @@ public sealed unsafe class SendBatch
     public void Clear() => Count = 0;
 
     /// <summary>Adds a message: entries of a batch, which stay as they are until it is sent.</summary>
-    /// <param name="owner">Whatever tells the caller whose it is.</param>
+    /// <param name="owner">A number of the caller's, such as the index of the flow.</param>
     /// <param name="segmentSize">The size of each segment, or 0 for a single datagram.</param>
     /// <param name="to">Where to, or null on a connected socket; stays where it is until the message is sent.</param>
     /// <param name="from">The local address to send from; "::" for the kernel's choice.</param>

@@ -32,7 +32,7 @@ public struct Rule : IEquatable<Rule>
     /// <summary>Listening address; "::" with <see cref="RuleFlags.DualStack"/> is any address of both families.</summary>
     public Address Address;
 
-    /// <summary>Where to connect; a wildcard ("::", or 0.0.0.0 if somebody wrote that) for the target's own choice (loopback).</summary>
+    /// <summary>Where to connect; a wildcard ("::", or 0.0.0.0 where that was written) means the forwarder's default target, loopback.</summary>
     public Address Target;
 
     /// <summary>The interface that the listening sockets are bound to, or empty.</summary>

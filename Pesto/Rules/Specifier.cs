@@ -95,7 +95,7 @@ public sealed class Specifier
         if (items.Ranges.Count > 0)
             return;
 
-        // Nobody means to have every port of a machine without exception: what is taken is left alone.
+        // "all" skips ports that are taken.
         rule.Flags |= RuleFlags.Weak;
         items.Excluded.Add(ephemeral);
         ExpandRange(rule, new(PortRange.All, PortRange.All.First, items.AllTarget), items.Excluded);

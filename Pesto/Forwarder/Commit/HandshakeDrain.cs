@@ -6,8 +6,8 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Commit;
 
 /// <summary>
-/// Waits until no handshake is under way with a quiesced socket: a client takes itself for connected when the ACK that it sent has not
-/// come yet, and closing the socket would reset it. The kernel's list of half-open connections is read in parts, and again after a
+/// Waits until no handshake is under way with a quiesced socket: a client is connected once it has sent its ACK, and if the socket is closed
+/// before that arrives, it is reset. The kernel's list of half-open connections is read in parts, and again after a
 /// pause that doubles each time, so that a flood of SYNs makes a commit late and nothing else.
 /// </summary>
 public sealed unsafe class HandshakeDrain(Tables tables, Listeners listeners)

@@ -36,7 +36,7 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
         public Errno Error;
     }
 
-    /// <summary>Whose sockets they are.</summary>
+    /// <summary>The pif of the batch.</summary>
     public int Pif => _pif;
 
     public bool IsFull => _count == NetworkNamespace.MostListeners;

@@ -11,7 +11,7 @@ namespace Pesto.Forwarder.Commit;
 /// </summary>
 public sealed unsafe class PortTakeover(Tables tables, Listeners listeners)
 {
-    // Addresses on which nobody listens: the last but one of the IPv4 loopback's, and one of IPv6's prefix to be discarded.
+    // Addresses on which nothing listens: 127.255.255.254, and one of IPv6's discard-only prefix (RFC 6666).
     static readonly Address Unused4 = Address.FromV4(0x7fff_fffe);
     static readonly Address Unused6 = new(0x0100_0000_0000_0000, 1);
 
@@ -54,11 +54,11 @@ public sealed unsafe class PortTakeover(Tables tables, Listeners listeners)
     }
 
     /// <summary>
-    /// Ends what a takeover leaves behind. The kernel remembers of a TCP port that the last socket bound to it shares it, and
-    /// asks no further, though none has the option any more: another socket of the same user that wants to share could join
-    /// unseen. Any socket bound without the option makes it forget, so one is bound and closed that is in conflict with none
-    /// that is there. Next to the wildcards of both families there is no such socket: there other processes of the same user,
-    /// and of no other, could share the port if they ask for it, until one of the sockets is closed.
+    /// Ends what a takeover leaves behind. The kernel keeps with a TCP port (fastreuseport of its bind bucket) that the last socket bound to it
+    /// had SO_REUSEPORT, and lets another socket of the same user with that option be bound, though none of those that are bound has it any
+    /// more. Binding a socket without the option clears that, so one is bound and closed that is in conflict with none that is there. Next to
+    /// the wildcards of both families there is no such socket: there processes of the same user, and of no other, can share the port until
+    /// one of the sockets is closed.
     /// </summary>
     public void Forget(int pif, ushort port)
     {

@@ -165,7 +165,7 @@ sealed unsafe class ControlConnection : IEventHandler, ITimed
             ReadOnlySpan<byte> bytes = _input.Span[.._inputLength];
             uint generationBefore = _generation;
             int taken = _user.Take(bytes);
-            // This client may be gone, and even the next one there, whose input is none of this.
+            // The client may be gone by now, and the buffer be the next one's.
             if (_generation != generationBefore || taken == 0)
                 return;
             bytes[taken..].CopyTo(_input.Span);

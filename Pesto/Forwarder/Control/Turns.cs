@@ -30,7 +30,7 @@ sealed class Turns
     readonly uint _owner = Processes.User;
     bool _choosing;
 
-    // So many came that some may wait in the kernel; until nobody waits.
+    // So many came that some may wait in the kernel; until none waits.
     bool _crowded;
     int _stalledInARow;
 
@@ -60,7 +60,7 @@ sealed class Turns
         }
     }
 
-    /// <summary>Gives the next clients their turn, as far as nobody else has it.</summary>
+    /// <summary>Gives the next client its turn, unless one has it.</summary>
     public void Next()
     {
         // A client that is gone when its turn comes ends its session at once, which asks for the next while this one is being begun.

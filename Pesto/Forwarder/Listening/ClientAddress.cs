@@ -6,8 +6,8 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Listening;
 
 /// <summary>
-/// Decides from which address a client comes to its target. Programs trust 127.0.0.1 and ::1, so nobody from another host may come from
-/// there, unless the user asked for just that (CVE-2021-20199).
+/// Decides from which address a client comes to its target. Programs trust 127.0.0.1 and ::1, so clients of other hosts do not come from
+/// there, unless <see cref="ClientAddressMode.Loopback"/> is asked for (CVE-2021-20199).
 /// </summary>
 /// <param name="mark">Of what transparent sockets send.</param>
 /// <param name="routing">What brings answers back to transparent sockets; null if there is nothing.</param>
@@ -20,13 +20,13 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
     bool _saidRefused;
     bool _saidNotAllowed;
 
-    /// <summary>For clients whose address is nobody's business: those that the container's loopback has.</summary>
+    /// <summary>Every client comes from the address that the kernel chooses: loopback for a target on loopback.</summary>
     public static ClientAddress Unchanged { get; } = new(ClientAddressMode.Loopback, 0, null, null, new());
 
-    /// <summary>Whether <see cref="For"/> needs to know who the client is.</summary>
+    /// <summary>Whether <see cref="For"/> needs the client's address.</summary>
     public bool Matters => mode != ClientAddressMode.Loopback;
 
-    /// <summary>Which version of the PROXY protocol tells the target who the client is; 0 for none.</summary>
+    /// <summary>The version of the PROXY protocol that gives the target the client's address; 0 for none.</summary>
     public int ProxyVersion => mode switch { ClientAddressMode.Proxy => 2, ClientAddressMode.ProxyV1 => 1, _ => 0 };
 
     /// <summary>Names a rule some of whose clients could not keep their address, though they must; null if there is none.</summary>

@@ -12,7 +12,7 @@ public enum ClientAddressMode
     /// <summary>An address of the container's own, never loopback; if it has none the client is refused.</summary>
     Container,
 
-    /// <summary>The container's loopback for everybody.</summary>
+    /// <summary>The container's loopback, for every client.</summary>
     Loopback,
 
     /// <summary>The PROXY protocol, version 2, says the client's address.</summary>

@@ -6,8 +6,8 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Listening;
 
 /// <summary>
-/// The listening sockets, found by what they listen on. Each knows by which rule of either set of tables it is wanted,
-/// so making the other set the active one changes what all of them do, in one step.
+/// The listening sockets, found by what they listen on. Each has the number of the rule that wants it in either set of tables, so that
+/// making the other set the active one changes what all of them do in one step.
 /// </summary>
 public sealed unsafe class Listeners
 {
@@ -172,7 +172,7 @@ public sealed unsafe class Listeners
             _slots[index]->Flows--;
     }
 
-    /// <summary>Makes all sockets another user's, as those that he opens later.</summary>
+    /// <summary>Changes the owner of all sockets, to that of those which are opened later.</summary>
     public void ChangeOwner(Identity owner)
     {
         for (int i = 0; i < High; i++)

@@ -7,7 +7,7 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Listening;
 
 /// <summary>
-/// Tells a target who the client is and what address it spoke to: the PROXY protocol, versions 1 and 2 (HAProxy's doc/proxy-protocol.txt). It goes
+/// Gives a target the addresses of the client and of what it connected to: the PROXY protocol, versions 1 and 2 (HAProxy's doc/proxy-protocol.txt). It goes
 /// before the first byte of a stream, or before the payload of each datagram.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]

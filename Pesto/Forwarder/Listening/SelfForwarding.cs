@@ -10,15 +10,15 @@ namespace Pesto.Forwarder.Listening;
 /// </summary>
 public sealed class SelfForwarding(Targets targets)
 {
-    /// <summary>How far a walk along the rules has come with one of them.</summary>
+    /// <summary>The state of a rule in a depth-first walk over "leads to".</summary>
     enum Seen : byte
     {
         Not,
 
-        /// <summary>It is on the way that the walk has come: who leads to it goes round.</summary>
+        /// <summary>It is on the path of the walk: a rule that leads to it closes a circle.</summary>
         OnTheWay,
 
-        /// <summary>Nothing that it leads to goes round.</summary>
+        /// <summary>No circle is reached from it.</summary>
         Done,
     }
 
@@ -43,7 +43,7 @@ public sealed class SelfForwarding(Targets targets)
         return null;
     }
 
-    /// <summary>Goes to every rule that this one leads to; the first that is come to again, or -1.</summary>
+    /// <summary>Visits the rules that this one leads to; gives the first that closes a circle, or -1.</summary>
     int Walk(ReadOnlySpan<Rule> rules, int from, NetworkNamespace side, Seen[] seen)
     {
         seen[from] = Seen.OnTheWay;

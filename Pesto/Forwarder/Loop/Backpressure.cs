@@ -8,9 +8,9 @@ public interface IGivesRoom
 }
 
 /// <summary>
-/// What happens when descriptors are used up: those who hold some that they can do without are asked for them, in order. Who still gets
-/// none leaves what comes in the kernel's queue, and tries again when <see cref="DescriptorBudget.Gifts"/> has changed, or after
-/// <see cref="RetryMilliseconds"/>, since the system may have run out of what is counted nowhere here.
+/// What happens when descriptors are used up: the parts that hold some which they can do without are asked for them, in order. If there are
+/// still none, connections are left in the kernel's queue, and it is tried again when <see cref="DescriptorBudget.Gifts"/> has changed, or after
+/// <see cref="RetryMilliseconds"/>: EMFILE, ENFILE and ENOMEM have causes that are not counted here.
 /// </summary>
 public sealed class Backpressure
 {
@@ -19,7 +19,7 @@ public sealed class Backpressure
     readonly DescriptorBudget _budget;
     readonly IGivesRoom[] _givers;
 
-    /// <param name="givers">Who is asked for room, the first until it has no more, then the next.</param>
+    /// <param name="givers">Asked for room in this order: the first until it has no more, then the next.</param>
     public Backpressure(DescriptorBudget budget, params IGivesRoom[] givers)
     {
         _budget = budget;

@@ -96,7 +96,7 @@ public sealed class DescriptorBudget
     /// <summary>Listening sockets, of both kinds.</summary>
     public int Listening => Taken(DescriptorUse.ListeningExplicit) + Taken(DescriptorUse.ListeningAuto);
 
-    /// <summary>How often something was given back: who waits for room tries again when this has changed.</summary>
+    /// <summary>How often something was given back: what waits for room is tried again when this has changed.</summary>
     public long Gifts { get; private set; }
 
     public int Taken(DescriptorUse use) => _taken[(int)use];

@@ -1,6 +1,6 @@
 namespace Pesto.Forwarder.Loop;
 
-/// <summary>What the data word of an epoll event says: whose it is (kind), which item, of which generation, and which part of it.</summary>
+/// <summary>The data word of an epoll event: the handler (kind), the item's index and generation, and the part of it, such as an end of a flow.</summary>
 public readonly struct EventKey
 {
     const int KindBits = 5, PartBits = 1, GenerationBits = 26;

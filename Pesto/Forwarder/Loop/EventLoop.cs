@@ -54,7 +54,7 @@ public sealed class EventLoop
 
     public Epoll Epoll => _epoll;
 
-    /// <summary>Registers who takes the events whose keys carry the kind that is returned.</summary>
+    /// <summary>Registers a handler; it gets the events whose keys have the kind that is returned.</summary>
     public int AddHandler(IEventHandler handler)
     {
         _handlers[_handlerCount] = handler;

@@ -3,8 +3,8 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Loop;
 
 /// <summary>
-/// Items that each wait for the same length of time, in the order in which their time comes: since all wait equally
-/// long, who starts to wait last is last, and putting in, taking out and starting again cost the same whatever the number.
+/// Items with one time-out for all, in the order in which it comes: the one that was started last is last. Starting, stopping and restarting
+/// an item costs the same whatever their number.
 /// </summary>
 public sealed class TimeoutList
 {

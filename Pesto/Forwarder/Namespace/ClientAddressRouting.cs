@@ -9,7 +9,7 @@ namespace Pesto.Forwarder.Namespace;
 /// <list type="bullet">
 /// <item>What those sockets send is marked. A table of routes takes every address for one of this host's; a rule has marked packets use it.</item>
 /// <item>TCP: <c>tcp_fwmark_accept</c> gives an accepted socket the mark of the SYN, <c>fwmark_reflect</c> a reset or an ICMP error that of its cause.</item>
-/// <item>UDP: a set of nf_tables notes whoever sends a marked datagram to whichever port; what is sent from that port to him gets the mark, and a new
+/// <item>UDP: a set of nf_tables notes whoever sends a marked datagram to whichever port; what is sent from that port back to it gets the mark, and a new
 /// route. The route before that must not fail, hence two rules for UDP packets from ports that servers have: for those from loopback to elsewhere,
 /// and, behind all other rules, for those that have no route. Entries live as long as a flow, and are removed with it by a datagram with the mark behind the first.</item>
 /// </list>
@@ -28,7 +28,7 @@ public sealed class ClientAddressRouting
     /// <summary>Right behind the rule for the table "default".</summary>
     const uint LatePriority = 32768;
 
-    /// <summary>A bit of the metric for each setting that was on already, above which the metric is one that nobody else has.</summary>
+    /// <summary>The metric of the routes: this number, plus a bit for each setting that was on already.</summary>
     const uint FirstMetric = 0x7000;
 
     /// <summary>Before connection tracking and everything else that looks at packets.</summary>
@@ -281,7 +281,7 @@ public sealed class ClientAddressRouting
     // Offsets in the headers of IPv4, IPv6 and UDP.
     const uint V4Source = 12, V4Destination = 16, V6Source = 8, V6Destination = 24, SourcePort = 0, DestinationPort = 2;
 
-    /// <summary>The client's address, his port, and the service's, in registers from the first on.</summary>
+    /// <summary>The client's address and port, and the service's port, in registers from the first on.</summary>
     static NfTables.Expressions Key(NfTables.Expressions rule, bool isV4, uint v4, uint v6, uint clientPort, uint servicePort)
     {
         rule.Load(NfTables.Meta.Family, 0).IfEqual(0, [(byte)(isV4 ? SocketAddress.V4 : SocketAddress.V6)]);

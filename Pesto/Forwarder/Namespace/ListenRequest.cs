@@ -14,10 +14,10 @@ public struct ListenRequest
     /// <summary>What it is to be bound to.</summary>
     public ListenAddress Local;
 
-    /// <summary>Shares the port, for this moment, with a socket of ours that has the option too.</summary>
+    /// <summary>Set SO_REUSEPORT while it is bound: another socket of ours has the port, and the option too.</summary>
     public bool Handover;
 
-    /// <summary>A socket that is bound, if possible where it is in nobody's way, and does not listen.</summary>
+    /// <summary>The socket is bound, to an interface that does not exist if it is IPv4, and does not listen.</summary>
     public bool OnlyBind;
 
     public SocketSettings Settings;

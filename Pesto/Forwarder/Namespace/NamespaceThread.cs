@@ -3,10 +3,9 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Namespace;
 
 /// <summary>
-/// The namespace that the loop's thread has left, and to which an ordinary user can't come back. A second thread stays
-/// there and does nothing but open sockets when asked. The loop waits for it, so that there is nothing to lock; only while
-/// it opens listening sockets for a commit, which may take a while, the loop goes on, and keeps its hands off these orders
-/// until they are done. The thread never sees a table or a flow.
+/// The namespace that the loop's thread has left, and to which an unprivileged user's setns(2) back fails. A second thread stays
+/// there and opens sockets on request. The loop waits for each answer, so that there is nothing to lock, except for the listening sockets
+/// of a commit: there the loop goes on, and does not touch the requests until the answer has come. The thread has no access to tables or flows.
 /// </summary>
 public sealed class NamespaceThread : NetworkNamespace
 {
@@ -30,7 +29,7 @@ public sealed class NamespaceThread : NetworkNamespace
     Action? _action;
     Result _result;
 
-    /// <summary>Starts the thread, in the namespace that the caller's thread is in now.</summary>
+    /// <summary>Starts the thread, in the namespace of the calling thread.</summary>
     /// <param name="poolSize">Unconnected sockets that are kept at hand for flows, of each protocol and family: one change of threads gets so many.</param>
     public NamespaceThread(int poolSize)
     {

@@ -27,7 +27,7 @@ public sealed class NamespaceWatch : IEventHandler
         // The kernel tells of every change of what is mounted where by an event of this file.
         int fd = watched.Ok ? watched.Value : Files.Open("/proc/self/mountinfo", Files.ReadOnly).OrThrow("watching mounts");
         loop.Epoll.Add(fd, _isProcess ? Events.In : Events.Priority, new EventKey(loop.AddHandler(this), 0, 0).Word).OrThrow($"watching {path}");
-        // It may have gone between its entering and now.
+        // It may have gone between entering it and now.
         OnEvents(default, Events.None);
     }
 
@@ -38,7 +38,7 @@ public sealed class NamespaceWatch : IEventHandler
         bool ended = _isProcess && (events & Events.In) != 0;
         if (!ended)
         {
-            // On the way to it there may be a folder of another user's, for root who has become nobody: then there is no telling.
+            // EACCES: the forwarder has become "nobody", who may not search a folder of the path. Then it is not known whether it is gone.
             Result looked = Files.Stat(_path, out Files.FileIdentity now);
             if (looked.Ok ? now == _identity : looked.Is(Errno.EACCES))
                 return;

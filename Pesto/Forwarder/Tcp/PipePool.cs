@@ -9,7 +9,7 @@ namespace Pesto.Forwarder.Tcp;
 /// </summary>
 public sealed unsafe class PipePool : IGivesRoom
 {
-    /// <summary>A pipe's capacity in bytes as asked for; who may not have that much gets what the kernel gives.</summary>
+    /// <summary>The capacity that is asked for, in bytes: fs.pipe-max-size by default. Beyond the user's limits (EPERM) a pipe stays as it is.</summary>
     public const int WantedSize = 1024 * 1024;
 
     const int MostIdle = 64;
@@ -92,7 +92,7 @@ public sealed unsafe class PipePool : IGivesRoom
         pipe->Read = read;
         pipe->Write = write;
 
-        // An ordinary user over his share is refused: then the size stays what the kernel gave.
+        // EPERM: beyond fs.pipe-user-pages-soft. Then the pipe keeps its size.
         _ = Descriptors.ResizePipe(pipe->Write, WantedSize).Ok;
         Result size = Descriptors.PipeSize(pipe->Write);
         pipe->Size = size.Ok ? size.Value : 0;

@@ -142,7 +142,7 @@ public sealed unsafe class TcpFlows : IEventHandler, ITimed, IReady
 
     ulong Key(int index, int part) => new EventKey(_kind, index, _flows.Generation(index), part).Word;
 
-    /// <summary>Whether no port is left to reach a target from, for whichever client: where each has its own address, that is its own affair.</summary>
+    /// <summary>Whether no local port is left towards a target for any client. Where each client has an address of its own, only that one lacks a port.</summary>
     static bool LacksPort(Errno error, SocketSource.Kind source, NetworkNamespace side, in SocketAddress target) => source switch
     {
         SocketSource.Kind.Client => false,

@@ -52,7 +52,7 @@ public struct UdpFlow
 /// <summary>How far the conversation of a flow has come. When there are too many, flows of an earlier stage end first.</summary>
 public enum UdpFlowStage : byte
 {
-    /// <summary>The client has sent something. Anybody can make these in any number, with source addresses that are made up.</summary>
+    /// <summary>The client has sent something. A sender with made-up source addresses can make any number of these.</summary>
     Requested,
 
     /// <summary>The target has sent something.</summary>

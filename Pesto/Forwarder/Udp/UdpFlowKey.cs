@@ -4,7 +4,7 @@ using Pesto.Linux;
 namespace Pesto.Forwarder.Udp;
 
 /// <summary>
-/// What tells one UDP flow from another: who sends, and to which of our addresses and ports. The listening socket is no
+/// What tells one UDP flow from another: the client, and to which of our addresses and ports it sends. The listening socket is no
 /// part of it, so a flow outlives a change of sockets that leaves its address and port served.
 /// </summary>
 /// <param name="Local">The address of ours that the client sent to; "::" if it was a multicast group.</param>
@@ -13,7 +13,7 @@ namespace Pesto.Forwarder.Udp;
 /// <param name="Pif">The index of the pif that listens.</param>
 public readonly record struct UdpFlowKey(Address Client, Address Local, uint Scope, ushort ClientPort, ushort Port, byte Pif)
 {
-    // Who does not know these can't choose ports so that many flows fall into one bucket.
+    // Random, so that ports can't be chosen from outside in such a way that many flows fall into one bucket.
     static readonly ulong Seed = (ulong)Random.Shared.NextInt64() << 1, OtherSeed = (ulong)Random.Shared.NextInt64() << 1;
 
     /// <summary>The client as the kernel wants it named, on a socket of its own family or of both.</summary>

@@ -17,7 +17,7 @@ public sealed unsafe class UdpFlowTable
     readonly NativeArray<int> _ofListener;
     readonly int _mask;
 
-    // By stage; in each, who has been idle longest is first.
+    // By stage; in each, the flow that has been idle longest is first.
     readonly TimeoutList[] _idle;
     int _unreplied;
 
@@ -191,9 +191,9 @@ public sealed unsafe class UdpFlowTable
     }
 
     /// <summary>
-    /// The flow to end when there are too many, or -1. Where many requests get no reply, their flows make room for each other, and
-    /// for nobody else's loss; but they keep a share, so that clients that come at once do not end each other before they
-    /// get their reply. Of equals, the one that has been idle longest goes.
+    /// The flow to end when there are too many, or -1. Flows without a reply end first where they are more than their share, so that a flood
+    /// of requests ends its own flows; up to their share they stay, so that clients that come at once do not end each other before
+    /// they get their reply. In a stage, the one that has been idle longest ends.
     /// </summary>
     public int FirstToGo()
     {

@@ -7,7 +7,7 @@ using Pesto.Rules;
 namespace Pesto.Forwarder.Udp;
 
 /// <summary>
-/// The life of UDP flows: the first datagram of a client begins one; it ends when it has been idle for its time, when nobody
+/// The life of UDP flows: the first datagram of a client begins one; it ends when it has been idle for its time, when nothing
 /// listens on its target, when its rule is gone, or to make room. <see cref="UdpRelay"/> moves the datagrams.
 /// </summary>
 public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
@@ -186,9 +186,8 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
     }
 
     /// <summary>
-    /// Something did not get to the target. If it is because nobody listens there, that ends the flow. The client is not told:
-    /// the kernel sends "port unreachable" only for a port without a socket, and to send it oneself takes a raw socket, which
-    /// an ordinary user does not get. When a rule is gone its port has no socket, so then clients are told.
+    /// Something did not get to the target. ECONNREFUSED, nothing listens there, ends the flow. The client gets no ICMP "port unreachable": the
+    /// kernel sends that for a port without a socket only, and sending it from here takes a raw socket and CAP_NET_RAW.
     /// </summary>
     void Failed(int index, Errno error)
     {

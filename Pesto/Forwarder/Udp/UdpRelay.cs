@@ -48,7 +48,7 @@ public sealed unsafe class UdpRelay
     /// <summary>What came of receiving from a flow's target.</summary>
     /// <param name="Any">Something was received.</param>
     /// <param name="More">There may be more than was fair to take.</param>
-    /// <param name="Error">That of an earlier request, or of the socket; ECONNREFUSED: nobody listens on the target.</param>
+    /// <param name="Error">That of an earlier request, or of the socket; ECONNREFUSED: nothing listens on the target.</param>
     public readonly record struct Received(bool Any, bool More, Errno Error);
 
     /// <summary>Receives requests from a listening socket, at most <see cref="BatchSize"/>; fewer is all that there were, EAGAIN: none.</summary>
@@ -70,7 +70,7 @@ public sealed unsafe class UdpRelay
     public void DropRequest(int request) => _counters.DatagramsDropped += _requests.Datagrams(request);
 
     /// <summary>Sends received requests, so many from the first on, to the flow's target.</summary>
-    /// <returns>Why some could not be sent, or an error that an earlier one met: ECONNREFUSED if nobody listens there.</returns>
+    /// <returns>Why some could not be sent, or an error that an earlier one met: ECONNREFUSED if nothing listens there.</returns>
     public Errno SendRequests(int index, int first, int count)
     {
         UdpFlow* flow = _flows[index];
