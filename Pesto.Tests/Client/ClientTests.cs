@@ -1,4 +1,3 @@
-using System.Net.Sockets;
 using Pesto.Protocol;
 using Pesto.Rules;
 using Pesto.Tests.Harness;

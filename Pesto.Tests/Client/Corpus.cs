@@ -42,7 +42,7 @@ static class Corpus
 sealed record Recording(string State, string[] Argv, int Exit, string Sent, string? Stdout, bool Stderr, string? Note)
 {
     /// <summary>Whether "all" or "auto" may be meant, whose ports depend on the machine.</summary>
-    public bool DependsOnEphemeralPorts => this.Argv.Any(a => a.Contains("all") || a.Contains("auto") || a.Contains('~'));
+    public bool DependsOnEphemeralPorts => Argv.Any(a => a.Contains("all") || a.Contains("auto") || a.Contains('~'));
 
-    public override string ToString() => $"{this.State}: {string.Join(' ', this.Argv)}";
+    public override string ToString() => $"{State}: {string.Join(' ', Argv)}";
 }

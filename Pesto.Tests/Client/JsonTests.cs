@@ -1,6 +1,5 @@
 using System.Text.Json;
 using Pesto.Linux;
-using Pesto.Protocol;
 using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.Client;

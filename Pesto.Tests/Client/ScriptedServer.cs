@@ -11,10 +11,10 @@ namespace Pesto.Tests.Client;
 /// </summary>
 sealed class ScriptedServer : IDisposable
 {
-    readonly TempFolder folder = new();
-    readonly Socket listener = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-    readonly List<byte[]> received = [];
-    readonly Task serving;
+    readonly TempFolder _folder = new();
+    readonly Socket _listener = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+    readonly List<byte[]> _received = [];
+    readonly Task _serving;
 
     public ScriptedServer(params byte[][] listings)
         : this(listings.Select<byte[], Func<Socket, byte[]>>(l => s => Exchange(s, l)).ToArray())
@@ -24,10 +24,10 @@ sealed class ScriptedServer : IDisposable
     /// <param name="exchanges">What to do with each connection; what they return is kept as received. The connection is closed after.</param>
     public ScriptedServer(params Func<Socket, byte[]>[] exchanges)
     {
-        this.Path = this.folder["control"];
-        this.listener.Bind(new UnixDomainSocketEndPoint(this.Path));
-        this.listener.Listen(5);
-        this.serving = Task.Factory.StartNew(() => this.Serve(exchanges), TaskCreationOptions.LongRunning);
+        Path = _folder["control"];
+        _listener.Bind(new UnixDomainSocketEndPoint(Path));
+        _listener.Listen(5);
+        _serving = Task.Factory.StartNew(() => Serve(exchanges), TaskCreationOptions.LongRunning);
     }
 
     public string Path { get; }
@@ -37,8 +37,8 @@ sealed class ScriptedServer : IDisposable
     {
         get
         {
-            lock (this.received)
-                return [.. this.received];
+            lock (_received)
+                return [.. _received];
         }
     }
 
@@ -48,12 +48,12 @@ sealed class ScriptedServer : IDisposable
         {
             for (int i = 0; i < exchanges.Length; i++)
             {
-                using Socket client = this.listener.Accept();
+                using Socket client = _listener.Accept();
                 if (i == exchanges.Length - 1)
-                    this.listener.Dispose();
+                    _listener.Dispose();
                 byte[] sent = exchanges[i](client);
-                lock (this.received)
-                    this.received.Add(sent);
+                lock (_received)
+                    _received.Add(sent);
             }
         }
         catch (SocketException)
@@ -112,9 +112,9 @@ sealed class ScriptedServer : IDisposable
 
     public void Dispose()
     {
-        this.listener.Dispose();
-        this.folder.Dispose();
+        _listener.Dispose();
+        _folder.Dispose();
         // A connection that nobody ends is a test's mistake, and not to be waited for without end.
-        this.serving.Wait(TimeSpan.FromSeconds(1));
+        _serving.Wait(TimeSpan.FromSeconds(1));
     }
 }

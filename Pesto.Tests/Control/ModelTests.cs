@@ -75,20 +75,20 @@ public sealed class ModelTests(ITestOutputHelper output)
     /// <summary>What must be there, and who changes it.</summary>
     sealed class Model(int seed, Testbed bed, RunningForwarder pesto, Preload preload) : IDisposable
     {
-        readonly Random random = new(seed);
+        readonly Random _random = new(seed);
 
         /// <summary>Sockets of others, which take ports away: of the wildcard address, so that they are in the way of all rules of their port.</summary>
-        readonly Dictionary<int, Socket> strangers = [];
-        readonly SortedDictionary<string, int> ends = [];
+        readonly Dictionary<int, Socket> _strangers = [];
+        readonly SortedDictionary<string, int> _ends = [];
 
         /// <summary>The table in force.</summary>
-        ServerTables tables = Common();
+        ServerTables _tables = Common();
 
         /// <summary>Its sockets: those of its rules but the ones that could not be had.</summary>
-        HashSet<ListeningSocket> sockets = [.. Wanted(ServerTables.Rule($"{CommonPort}"))];
-        int descriptors;
+        HashSet<ListeningSocket> _sockets = [.. Wanted(ServerTables.Rule($"{CommonPort}"))];
+        int _descriptors;
 
-        public string Summary => string.Join(", ", this.ends.Select(end => $"{end.Value} {end.Key}"));
+        public string Summary => string.Join(", ", _ends.Select(end => $"{end.Value} {end.Key}"));
 
         static ServerTables Common() => ServerTables.Tcp($"{CommonPort}");
 
@@ -111,7 +111,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         public void NoteDescriptors()
         {
             using ControlClient only = ControlClient.Greeted(pesto.Control);
-            this.descriptors = this.CountSteadyDescriptors() - 1;
+            _descriptors = CountSteadyDescriptors() - 1;
         }
 
         // Sockets of flows and pipes come and go with the load; everything else is counted, listening sockets separately.
@@ -130,77 +130,77 @@ public sealed class ModelTests(ITestOutputHelper output)
         public void Check()
         {
             using ControlClient client = ControlClient.Greeted(pesto.Control);
-            Assert.Equal(this.tables, ServerTables.Of(client.State!));
+            Assert.Equal(_tables, ServerTables.Of(client.State!));
             HashSet<ListeningSocket> there = [.. ListeningSocket.Of(pesto.Process, bed.Host).Select(socket => socket with { Inode = 0 })];
-            Assert.Equal([], there.Except(this.sockets));
-            Assert.Equal([], this.sockets.Except(there));
-            Assert.Equal(this.descriptors + this.sockets.Count, this.CountSteadyDescriptors());
+            Assert.Equal([], there.Except(_sockets));
+            Assert.Equal([], _sockets.Except(there));
+            Assert.Equal(_descriptors + _sockets.Count, CountSteadyDescriptors());
         }
 
         public string Step()
         {
-            this.ChangeStrangers();
-            ServerTables next = this.RandomTables();
-            (string name, Func<ServerTables, bool> end) = this.random.Next(20) switch
+            ChangeStrangers();
+            ServerTables next = RandomTables();
+            (string name, Func<ServerTables, bool> end) = _random.Next(20) switch
             {
-                < 8 => ("commit", this.Commit),
-                < 11 => ("rollback", this.RollBack),
-                < 14 => ("version 2", this.Replace),
-                < 17 => ("hang-up", this.HangUp),
-                17 => ("protocol error", this.Err),
-                18 => this.random.Next(20) == 0 ? ("stall", this.Stall) : ("commit", this.Commit),
-                _ => this.random.Next(4) == 0 ? ("kill", this.Kill) : ("invalid", (Func<ServerTables, bool>)this.SendInvalid),
+                < 8 => ("commit", Commit),
+                < 11 => ("rollback", RollBack),
+                < 14 => ("version 2", Replace),
+                < 17 => ("hang-up", HangUp),
+                17 => ("protocol error", Err),
+                18 => _random.Next(20) == 0 ? ("stall", Stall) : ("commit", Commit),
+                _ => _random.Next(4) == 0 ? ("kill", Kill) : ("invalid", (Func<ServerTables, bool>)SendInvalid),
             };
-            HashSet<ListeningSocket> expected = this.SocketsOf(next);
+            HashSet<ListeningSocket> expected = SocketsOf(next);
             if (end(next))
             {
-                this.tables = next;
-                this.sockets = expected;
+                _tables = next;
+                _sockets = expected;
             }
 
-            this.ends[name] = this.ends.GetValueOrDefault(name) + 1;
+            _ends[name] = _ends.GetValueOrDefault(name) + 1;
             return $"{name} {next}";
         }
 
         /// <summary>A socket that a new rule wants is had unless a stranger is in its way; what is there already stays, since nothing that listens loses its port.</summary>
         HashSet<ListeningSocket> SocketsOf(ServerTables next) =>
-            [.. next.Of(Pif.Host).SelectMany(Wanted).Where(socket => this.sockets.Contains(socket) || !this.strangers.ContainsKey(socket.Port))];
+            [.. next.Of(Pif.Host).SelectMany(Wanted).Where(socket => _sockets.Contains(socket) || !_strangers.ContainsKey(socket.Port))];
 
         ServerTables RandomTables()
         {
             List<Rule> rules = [];
-            int wanted = this.random.Next(8);
+            int wanted = _random.Next(8);
             for (int i = 0; i < wanted; i++)
             {
-                int first = FirstPort + this.random.Next(PortsAtPlay);
-                int last = Math.Min(first + (this.random.Next(3) == 0 ? this.random.Next(6) : 0), FirstPort + PortsAtPlay - 1);
-                Rule rule = ServerTables.Rule($"{Addresses[this.random.Next(Addresses.Length)]}{first}-{last}");
-                rule.To = (ushort)(first + this.random.Next(100));
-                if (this.random.Next(4) == 0)
+                int first = FirstPort + _random.Next(PortsAtPlay);
+                int last = Math.Min(first + (_random.Next(3) == 0 ? _random.Next(6) : 0), FirstPort + PortsAtPlay - 1);
+                Rule rule = ServerTables.Rule($"{Addresses[_random.Next(Addresses.Length)]}{first}-{last}");
+                rule.To = (ushort)(first + _random.Next(100));
+                if (_random.Next(4) == 0)
                     rule.Flags |= RuleFlags.Weak;
                 if (!rules.Exists(other => RuleCheck.Conflict(in other, in rule)))
                     rules.Add(rule);
             }
 
-            rules.Insert(this.random.Next(rules.Count + 1), ServerTables.Rule($"{CommonPort}"));
+            rules.Insert(_random.Next(rules.Count + 1), ServerTables.Rule($"{CommonPort}"));
             return ServerTables.Host([.. rules]);
         }
 
         /// <summary>Somebody else takes a port or gives it back. Ports that the forwarder listens on are not to be had.</summary>
         void ChangeStrangers()
         {
-            if (this.random.Next(3) != 0)
+            if (_random.Next(3) != 0)
                 return;
-            int port = FirstPort + this.random.Next(PortsAtPlay);
-            if (this.strangers.Remove(port, out Socket? there))
+            int port = FirstPort + _random.Next(PortsAtPlay);
+            if (_strangers.Remove(port, out Socket? there))
             {
                 there.CloseForGood();
                 return;
             }
 
             // Half of them ask to share, which they can't, but where both families' wildcards have the port (see Transaction).
-            bool shares = this.random.Next(2) == 0;
-            List<ListeningSocket> ours = [.. this.sockets.Where(one => one.Port == port)];
+            bool shares = _random.Next(2) == 0;
+            List<ListeningSocket> ours = [.. _sockets.Where(one => one.Port == port)];
             if (shares && ours.Exists(one => one.Address == Address.AnyV4 || one.DualStack) && ours.Exists(one => one.Address.IsAny))
                 return;
             Socket socket = bed.Host.NewSocket(AddressFamily.InterNetworkV6, SocketType.Stream);
@@ -212,7 +212,7 @@ public sealed class ModelTests(ITestOutputHelper output)
                 socket.Listen();
                 Assert.True(Sockets.SetReusePort((int)socket.Handle, false).Ok);
                 Assert.Empty(ours);
-                this.strangers[port] = socket;
+                _strangers[port] = socket;
             }
             catch (SocketException)
             {
@@ -223,7 +223,7 @@ public sealed class ModelTests(ITestOutputHelper output)
 
         uint FailuresOf(ServerTables next)
         {
-            HashSet<ListeningSocket> had = this.SocketsOf(next);
+            HashSet<ListeningSocket> had = SocketsOf(next);
             uint failures = 0;
             foreach (Rule rule in next.Of(Pif.Host))
             {
@@ -237,14 +237,14 @@ public sealed class ModelTests(ITestOutputHelper output)
         ControlClient Apply(ServerTables next)
         {
             ControlClient client = ControlClient.Applied(pesto.Control, next, seconds: 60);
-            Assert.Equal(this.FailuresOf(next), client.Outcome.Failures);
+            Assert.Equal(FailuresOf(next), client.Outcome.Failures);
             Assert.All(client.Outcome.Named, entry => Assert.Equal(Errno.EADDRINUSE, entry.Error));
             return client;
         }
 
         bool Commit(ServerTables next)
         {
-            using ControlClient client = this.Apply(next);
+            using ControlClient client = Apply(next);
             client.Send(ControlClient.CommitMessage);
             Assert.Equal(DoneStatus.Committed, client.ReadDone());
             return true;
@@ -252,7 +252,7 @@ public sealed class ModelTests(ITestOutputHelper output)
 
         bool RollBack(ServerTables next)
         {
-            using ControlClient client = this.Apply(next);
+            using ControlClient client = Apply(next);
             client.Send(ControlClient.RollbackMessage);
             Assert.Equal(DoneStatus.RolledBack, client.ReadDone());
             return false;
@@ -271,9 +271,9 @@ public sealed class ModelTests(ITestOutputHelper output)
 
         bool HangUp(ServerTables next)
         {
-            byte[] all = this.random.Next(4) == 0 ? next.Update() : WholeExchange(next);
-            int sent = this.random.Next(all.Length + 1);
-            using ControlClient client = this.random.Next(5) == 0 ? new(pesto.Control) : ControlClient.Greeted(pesto.Control);
+            byte[] all = _random.Next(4) == 0 ? next.Update() : WholeExchange(next);
+            int sent = _random.Next(all.Length + 1);
+            using ControlClient client = _random.Next(5) == 0 ? new(pesto.Control) : ControlClient.Greeted(pesto.Control);
             client.Send(all.AsSpan(0, sent));
             return sent == all.Length;
         }
@@ -282,7 +282,7 @@ public sealed class ModelTests(ITestOutputHelper output)
         {
             byte[] all = WholeExchange(next);
             using ControlClient client = ControlClient.Greeted(pesto.Control);
-            client.Send(all.AsSpan(0, this.random.Next(all.Length)));
+            client.Send(all.AsSpan(0, _random.Next(all.Length)));
             // The next client has its turn when this one has been dropped.
             using ControlClient behind = new(pesto.Control);
             do
@@ -293,7 +293,7 @@ public sealed class ModelTests(ITestOutputHelper output)
 
         bool Err(ServerTables next)
         {
-            using ControlClient client = this.Apply(next);
+            using ControlClient client = Apply(next);
             client.Send(ControlClient.Message((MessageType)9));
             Assert.Equal(DoneStatus.ProtocolError, client.ReadDone());
             return false;
@@ -311,9 +311,9 @@ public sealed class ModelTests(ITestOutputHelper output)
         /// <summary>A real client, in a process of its own, killed while it waits to be told to confirm.</summary>
         bool Kill(ServerTables next)
         {
-            string rules = string.Join(' ', Enumerable.Range(FirstPort, PortsAtPlay).Where(port => !this.strangers.ContainsKey(port)).Take(3).Select(port => $"-t 127.0.0.1/{port}"));
+            string rules = string.Join(' ', Enumerable.Range(FirstPort, PortsAtPlay).Where(port => !_strangers.ContainsKey(port)).Take(3).Select(port => $"-t 127.0.0.1/{port}"));
             using BackgroundProcess client = bed.Pesto(["--confirm", "60", "-t", $"{CommonPort}", .. rules.Split(' ', StringSplitOptions.RemoveEmptyEntries), pesto.Control]).Start();
-            Thread.Sleep(this.random.Next(8));
+            Thread.Sleep(_random.Next(8));
             client.Signal(Signum.SIGKILL);
             client.WaitForEnd(TimeSpan.FromSeconds(20));
             return false;
@@ -321,7 +321,7 @@ public sealed class ModelTests(ITestOutputHelper output)
 
         public void Dispose()
         {
-            foreach (Socket socket in this.strangers.Values)
+            foreach (Socket socket in _strangers.Values)
                 socket.Dispose();
         }
     }

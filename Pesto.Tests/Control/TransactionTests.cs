@@ -477,38 +477,38 @@ public sealed class TransactionTests
     /// <summary>A forwarder with the tables that all tests begin with.</summary>
     sealed class Situation : IDisposable
     {
-        readonly int descriptors;
+        readonly int _descriptors;
 
         public Situation(params string[] options)
         {
-            this.Bed = new();
-            this.Forwarder = this.Bed.Serve(["-t", "127.0.0.1/80", .. options]);
-            using ControlClient only = ControlClient.Greeted(this.Path);
-            this.descriptors = this.Forwarder.Process.Descriptors;
+            Bed = new();
+            Forwarder = Bed.Serve(["-t", "127.0.0.1/80", .. options]);
+            using ControlClient only = ControlClient.Greeted(Path);
+            _descriptors = Forwarder.Process.Descriptors;
         }
 
         public Testbed Bed { get; }
 
         public RunningForwarder Forwarder { get; }
 
-        public string Path => this.Forwarder.Control;
+        public string Path => Forwarder.Control;
 
         /// <summary>The ports on which the forwarder listens on the host, in order.</summary>
-        public IEnumerable<int> Ports => ListeningSocket.Of(this.Forwarder.Process, this.Bed.Host).Select(socket => (int)socket.Port).Order();
+        public IEnumerable<int> Ports => ListeningSocket.Of(Forwarder.Process, Bed.Host).Select(socket => (int)socket.Port).Order();
 
         /// <summary>Tables, sockets and descriptors are those of the beginning. Waits for its turn, and so until all clients before are done with.</summary>
         public void IsAsBefore()
         {
-            using ControlClient only = ControlClient.Greeted(this.Path);
+            using ControlClient only = ControlClient.Greeted(Path);
             Assert.Equal(Before, ServerTables.Of(only.State!));
-            Assert.Equal([80], this.Ports);
-            Assert.Equal(this.descriptors, this.Forwarder.Process.Descriptors);
+            Assert.Equal([80], Ports);
+            Assert.Equal(_descriptors, Forwarder.Process.Descriptors);
         }
 
         public void Dispose()
         {
-            this.Forwarder.Dispose();
-            this.Bed.Dispose();
+            Forwarder.Dispose();
+            Bed.Dispose();
         }
     }
 }

@@ -1,12 +1,9 @@
 using System.Diagnostics;
-using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Mono.Unix.Native;
-using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
-using Pesto.Tests.Control;
 using Pesto.Tests.Harness;
 using Errno = Pesto.Linux.Errno;
 
@@ -112,38 +109,38 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
     {
         static readonly ServerTables Usual = Tables("8080:80"), Other = Tables("8080:80", "9000-9009");
 
-        readonly Testbed bed = new() { Program = Programs.Checked };
-        readonly Preload preload = new();
-        readonly TcpService echo;
-        readonly UdpEcho datagrams;
-        readonly RunningForwarder pesto;
-        readonly ExchangeLoop bystander;
-        readonly Socket udp;
-        readonly int lowest;
+        readonly Testbed _bed = new() { Program = Programs.Checked };
+        readonly Preload _preload = new();
+        readonly TcpService _echo;
+        readonly UdpEcho _datagrams;
+        readonly RunningForwarder _pesto;
+        readonly ExchangeLoop _bystander;
+        readonly Socket _udp;
+        readonly int _lowest;
 
         public World()
         {
-            this.echo = TcpService.Echo(this.bed.Container, 80);
-            this.datagrams = new UdpEcho(this.bed.Container, 53);
-            this.pesto = this.bed.ServeBehind(
-                this.preload.Before, "-t", "8080:80", "-u", "5353:53", "--conf-timeout", "1", "--connect-timeout", "1", "--udp-timeout", "2", "--udp-stream-timeout", "2");
+            _echo = TcpService.Echo(_bed.Container, 80);
+            _datagrams = new UdpEcho(_bed.Container, 53);
+            _pesto = _bed.ServeBehind(
+                _preload.Before, "-t", "8080:80", "-u", "5353:53", "--conf-timeout", "1", "--connect-timeout", "1", "--udp-timeout", "2", "--udp-stream-timeout", "2");
             // The first flow has the lowest descriptors: what fails, fails above.
-            this.bystander = new ExchangeLoop(this.bed.Host.Connect(8080));
-            this.bystander.WaitForMore(10);
-            this.lowest = 1 + Directory.GetFileSystemEntries($"/proc/{this.pesto.Process.Id}/fd").Select(fd => int.Parse(Path.GetFileName(fd))).Where(fd => fd < 200).Max();
-            this.udp = this.bed.Host.ConnectUdp(5353);
-            this.udp.ReceiveTimeout = Patience;
+            _bystander = new ExchangeLoop(_bed.Host.Connect(8080));
+            _bystander.WaitForMore(10);
+            _lowest = 1 + Directory.GetFileSystemEntries($"/proc/{_pesto.Process.Id}/fd").Select(fd => int.Parse(Path.GetFileName(fd))).Where(fd => fd < 200).Max();
+            _udp = _bed.Host.ConnectUdp(5353);
+            _udp.ReceiveTimeout = Patience;
         }
 
         /// <summary>All but those of pipes that are kept at hand: of these there are as many as were in use at the same time ever.</summary>
-        public int Descriptors => this.pesto.Process.Descriptors - (2 * (int)this.pesto.Statistic("pipes"));
+        public int Descriptors => _pesto.Process.Descriptors - (2 * (int)_pesto.Statistic("pipes"));
 
         /// <summary>How many more there are than before, once what takes its time is over.</summary>
         public int LostDescriptors(int before)
         {
-            for (Stopwatch watch = Stopwatch.StartNew(); this.Descriptors > before + Slack && watch.Elapsed < Recovery;)
+            for (Stopwatch watch = Stopwatch.StartNew(); Descriptors > before + Slack && watch.Elapsed < Recovery;)
                 Thread.Sleep(10);
-            return this.Descriptors <= before + Slack ? 0 : this.Descriptors - before;
+            return Descriptors <= before + Slack ? 0 : Descriptors - before;
         }
 
         static ServerTables Tables(params string[] ports) =>
@@ -161,26 +158,26 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
 
         public int WorkUnder(string function, int after, int times, Errno error)
         {
-            this.preload.Fail(function, after, times, error, this.lowest);
-            this.Work();
-            return this.preload.Stop();
+            _preload.Fail(function, after, times, error, _lowest);
+            Work();
+            return _preload.Stop();
         }
 
         /// <summary>All that a forwarder does; any of it may fail.</summary>
         public void Work()
         {
-            this.pesto.Process.Signal(Signum.SIGUSR1);
+            _pesto.Process.Signal(Signum.SIGUSR1);
             Task[] all =
             [
                 // Who does not read at once has pipes fill, and more of them made.
-                .. Enumerable.Range(0, 3).Select(_ => Task.Run(() => Tolerate(() => this.Exchange(Bulk, Patience, pause: 30)))),
-                Task.Run(() => Tolerate(this.Abandon)),
-                Task.Run(() => Tolerate(() => this.Exchange("ping"u8.ToArray(), Patience))),
-                Task.Run(() => Tolerate(this.Datagram)),
-                Task.Run(() => Tolerate(() => Replace(this.pesto.Control, Other, Patience))),
+                .. Enumerable.Range(0, 3).Select(_ => Task.Run(() => Tolerate(() => Exchange(Bulk, Patience, pause: 30)))),
+                Task.Run(() => Tolerate(Abandon)),
+                Task.Run(() => Tolerate(() => Exchange("ping"u8.ToArray(), Patience))),
+                Task.Run(() => Tolerate(Datagram)),
+                Task.Run(() => Tolerate(() => Replace(_pesto.Control, Other, Patience))),
             ];
             Task.WaitAll(all);
-            Tolerate(() => Replace(this.pesto.Control, Usual, Patience));
+            Tolerate(() => Replace(_pesto.Control, Usual, Patience));
         }
 
         /// <summary>Nothing that comes after can tell anything.</summary>
@@ -190,25 +187,25 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         {
             try
             {
-                Assert.False(this.pesto.Process.HasEnded, $"it ended: {this.pesto.Process.Errors}");
-                this.MustWork();
-                this.bystander.WaitForMore(5);
+                Assert.False(_pesto.Process.HasEnded, $"it ended: {_pesto.Process.Errors}");
+                MustWork();
+                _bystander.WaitForMore(5);
                 return null;
             }
             catch (Exception e)
             {
-                this.IsBroken = true;
-                return $"{e.Message}\n{this.pesto.Process.Errors[^Math.Min(2000, this.pesto.Process.Errors.Length)..]}";
+                IsBroken = true;
+                return $"{e.Message}\n{_pesto.Process.Errors[^Math.Min(2000, _pesto.Process.Errors.Length)..]}";
             }
         }
 
         /// <summary>All works again, soon.</summary>
         public void MustWork()
         {
-            this.Soon("connections are served", () => this.Exchange("ping"u8.ToArray(), 2000));
-            this.Soon("much is carried", () => this.Exchange(Bulk, 5000));
-            this.Soon("datagrams are carried", this.Datagram);
-            this.Soon("tables can be changed", () => Replace(this.pesto.Control, Usual, 3000));
+            Soon("connections are served", () => Exchange("ping"u8.ToArray(), 2000));
+            Soon("much is carried", () => Exchange(Bulk, 5000));
+            Soon("datagrams are carried", Datagram);
+            Soon("tables can be changed", () => Replace(_pesto.Control, Usual, 3000));
         }
 
         void Soon(string what, Action action)
@@ -216,12 +213,12 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
             string why = "";
             Stopwatch watch = Stopwatch.StartNew();
             while (!Succeeds(action, ref why))
-                Assert.True(watch.Elapsed < Recovery && !this.pesto.Process.HasEnded, $"{what} no more: {why}");
+                Assert.True(watch.Elapsed < Recovery && !_pesto.Process.HasEnded, $"{what} no more: {why}");
         }
 
         void Exchange(byte[] bytes, int timeout, int pause = 0)
         {
-            using Socket socket = this.bed.Host.Connect(8080);
+            using Socket socket = _bed.Host.Connect(8080);
             socket.SendTimeout = socket.ReceiveTimeout = timeout;
             byte[] back = new byte[bytes.Length];
             Task<int> sender = Task.Run(() =>
@@ -246,7 +243,7 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         /// <summary>Sends more than is taken, reads nothing and resets: pipes that are full go with it, and others have to be made.</summary>
         void Abandon()
         {
-            using Socket socket = this.bed.Host.Connect(8080);
+            using Socket socket = _bed.Host.Connect(8080);
             socket.SendTimeout = 30;
             try
             {
@@ -262,10 +259,10 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         void Datagram()
         {
             byte[] question = Guid.NewGuid().ToByteArray(), answer = new byte[64];
-            this.udp.Send(question);
+            _udp.Send(question);
             while (true)
             {
-                int length = this.udp.Receive(answer);
+                int length = _udp.Receive(answer);
                 // An answer to a question before may be late.
                 if (answer.AsSpan(0, length).SequenceEqual(question))
                     return;
@@ -309,13 +306,13 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
 
         public void Dispose()
         {
-            this.udp.Dispose();
-            this.bystander.Dispose();
-            this.pesto.Dispose();
-            this.echo.Dispose();
-            this.datagrams.Dispose();
-            this.preload.Dispose();
-            this.bed.Dispose();
+            _udp.Dispose();
+            _bystander.Dispose();
+            _pesto.Dispose();
+            _echo.Dispose();
+            _datagrams.Dispose();
+            _preload.Dispose();
+            _bed.Dispose();
         }
     }
 }

@@ -1,7 +1,6 @@
 using System.IO.MemoryMappedFiles;
 using System.Runtime.InteropServices;
 using Mono.Unix.Native;
-using Pesto.Linux;
 using Pesto.Tests.Harness;
 using Errno = Pesto.Linux.Errno;
 
@@ -15,43 +14,43 @@ sealed unsafe class Preload : IDisposable
 {
     static readonly Lazy<TempFolder> Built = new(Build);
 
-    readonly TempFolder folder = new();
-    readonly MemoryMappedFile file;
-    readonly MemoryMappedViewAccessor view;
-    readonly Plan* plan;
+    readonly TempFolder _folder = new();
+    readonly MemoryMappedFile _file;
+    readonly MemoryMappedViewAccessor _view;
+    readonly Plan* _plan;
 
     public Preload()
     {
-        string path = this.folder["plan"];
+        string path = _folder["plan"];
         File.WriteAllBytes(path, new byte[sizeof(Plan)]);
         Syscall.chmod(path, NativeConvert.FromOctalPermissionString("666"));
-        this.file = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, sizeof(Plan));
-        this.view = this.file.CreateViewAccessor();
+        _file = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, sizeof(Plan));
+        _view = _file.CreateViewAccessor();
         byte* mapped = null;
-        this.view.SafeMemoryMappedViewHandle.AcquirePointer(ref mapped);
-        this.plan = (Plan*)mapped;
+        _view.SafeMemoryMappedViewHandle.AcquirePointer(ref mapped);
+        _plan = (Plan*)mapped;
     }
 
     /// <summary>The command that runs another with this in between.</summary>
-    public string[] Before => ["env", $"LD_PRELOAD={Built.Value["preload.so"]}", $"PESTO_FAULTS={this.folder["plan"]}"];
+    public string[] Before => ["env", $"LD_PRELOAD={Built.Value["preload.so"]}", $"PESTO_FAULTS={_folder["plan"]}"];
 
     /// <summary>Has calls of a function fail from now on: after so many that succeed, so many times, on descriptors from the lowest on.</summary>
     public void Fail(string function, int after, int times, Errno error, int lowest)
     {
-        this.Stop();
-        Span<byte> name = new(this.plan->Function, 32);
+        Stop();
+        Span<byte> name = new(_plan->Function, 32);
         name.Clear();
         System.Text.Encoding.ASCII.GetBytes(function, name);
-        this.plan->After = after;
-        this.plan->Times = times;
-        this.plan->Error = (int)error;
-        this.plan->Lowest = lowest;
-        this.plan->Failed = 0;
-        Interlocked.Exchange(ref this.plan->Armed, 1);
+        _plan->After = after;
+        _plan->Times = times;
+        _plan->Error = (int)error;
+        _plan->Lowest = lowest;
+        _plan->Failed = 0;
+        Interlocked.Exchange(ref _plan->Armed, 1);
     }
 
     /// <summary>How many calls have failed so far.</summary>
-    public int Failed => Volatile.Read(ref this.plan->Failed);
+    public int Failed => Volatile.Read(ref _plan->Failed);
 
     /// <summary>Has sockets of a family and protocol, by the kernel's numbers, not be had, from now on.</summary>
     public void FailSockets(int family, int protocol, Errno error)
@@ -62,12 +61,12 @@ sealed unsafe class Preload : IDisposable
     }
 
     /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
-    public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref this.plan->Jump, seconds);
+    public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref _plan->Jump, seconds);
 
     /// <summary>Has this much time pass at once for a forwarder: no test sits through a time-out that is the forwarder's own.</summary>
     public void Pass(BackgroundProcess forwarder, long seconds)
     {
-        Interlocked.Add(ref this.plan->Jump, seconds);
+        Interlocked.Add(ref _plan->Jump, seconds);
         // Wakes it, so that it looks at the clock again.
         forwarder.Signal(Signum.SIGUSR1);
     }
@@ -75,46 +74,46 @@ sealed unsafe class Preload : IDisposable
     /// <summary>Ends it, and tells how many calls have failed.</summary>
     public int Stop()
     {
-        Interlocked.Exchange(ref this.plan->Armed, 0);
-        return this.plan->Failed;
+        Interlocked.Exchange(ref _plan->Armed, 0);
+        return _plan->Failed;
     }
 
     /// <summary>Has the forwarder's loop make a system call, whose arguments may be a text once; null if that was its end, else the result or a negative errno.</summary>
     public long? Call(BackgroundProcess forwarder, int number, string text = "", params long[] arguments) =>
-        this.Call(forwarder, number, 1, out _, text, arguments);
+        Call(forwarder, number, 1, out _, text, arguments);
 
     /// <param name="repeat">How often.</param>
     /// <param name="nanoseconds">How long it took, all in all.</param>
     public long? Call(BackgroundProcess forwarder, int number, int repeat, out long nanoseconds, string text = "", params long[] arguments) =>
         // The signal wakes it, so that it comes to wait again.
-        this.Call(forwarder, () => forwarder.Signal(Signum.SIGUSR1), number, repeat, out nanoseconds, text, arguments);
+        Call(forwarder, () => forwarder.Signal(Signum.SIGUSR1), number, repeat, out nanoseconds, text, arguments);
 
     /// <summary>The same for a client, which something of the test's wakes.</summary>
     public long? Call(BackgroundProcess client, Action wake, int number, params long[] arguments) =>
-        this.Call(client, wake, number, 1, out _, "", arguments);
+        Call(client, wake, number, 1, out _, "", arguments);
 
     long? Call(BackgroundProcess process, Action wake, int number, int repeat, out long nanoseconds, string text, long[] arguments)
     {
-        Span<byte> copy = new(this.plan->Text, 256);
+        Span<byte> copy = new(_plan->Text, 256);
         copy.Clear();
         System.Text.Encoding.UTF8.GetBytes(text, copy);
-        this.plan->Number = number;
-        this.plan->Repeat = repeat;
+        _plan->Number = number;
+        _plan->Repeat = repeat;
         for (int i = 0; i < 3; i++)
-            this.plan->Arguments[i] = i < arguments.Length ? arguments[i] : 0;
-        Interlocked.Exchange(ref this.plan->Request, 1);
+            _plan->Arguments[i] = i < arguments.Length ? arguments[i] : 0;
+        Interlocked.Exchange(ref _plan->Request, 1);
         wake();
-        Eventually.True(() => process.HasEnded || Volatile.Read(ref this.plan->Request) == 0, $"system call {number} is made");
-        nanoseconds = this.plan->Nanoseconds;
-        return process.HasEnded ? null : this.plan->Result;
+        Eventually.True(() => process.HasEnded || Volatile.Read(ref _plan->Request) == 0, $"system call {number} is made");
+        nanoseconds = _plan->Nanoseconds;
+        return process.HasEnded ? null : _plan->Result;
     }
 
     public void Dispose()
     {
-        this.view.SafeMemoryMappedViewHandle.ReleasePointer();
-        this.view.Dispose();
-        this.file.Dispose();
-        this.folder.Dispose();
+        _view.SafeMemoryMappedViewHandle.ReleasePointer();
+        _view.Dispose();
+        _file.Dispose();
+        _folder.Dispose();
     }
 
     static TempFolder Build()

@@ -5,22 +5,22 @@ namespace Pesto.Tests.Fuzz;
 /// <summary>A source of chance that costs a few instructions and gives the same for the same seed, everywhere and for ever (xorshift64*).</summary>
 struct Chance(ulong seed)
 {
-    ulong state = seed == 0 ? 0x9e3779b97f4a7c15 : seed;
+    ulong _state = seed == 0 ? 0x9e3779b97f4a7c15 : seed;
 
     public ulong Next()
     {
-        this.state ^= this.state >> 12;
-        this.state ^= this.state << 25;
-        this.state ^= this.state >> 27;
-        return this.state * 0x2545f4914f6cdd1d;
+        _state ^= _state >> 12;
+        _state ^= _state << 25;
+        _state ^= _state >> 27;
+        return _state * 0x2545f4914f6cdd1d;
     }
 
     /// <summary>From 0 up to, and without, the limit.</summary>
-    public int Below(int limit) => (int)((this.Next() >> 33) % (ulong)limit);
+    public int Below(int limit) => (int)((Next() >> 33) % (ulong)limit);
 
-    public bool OneIn(int times) => this.Below(times) == 0;
+    public bool OneIn(int times) => Below(times) == 0;
 
-    public T Of<T>(ReadOnlySpan<T> values) => values[this.Below(values.Length)];
+    public T Of<T>(ReadOnlySpan<T> values) => values[Below(values.Length)];
 }
 
 /// <summary>Bytes that become other bytes, little by little, in a buffer that is used again.</summary>
@@ -32,23 +32,23 @@ sealed class Bytes(int capacity)
         32767, 32768, 65534, 65535, 65536, 65537, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff, 0x6261736c3a630000,
     ];
 
-    readonly byte[] buffer = new byte[capacity];
+    readonly byte[] _buffer = new byte[capacity];
 
     public int Length { get; private set; }
 
-    public Span<byte> Span => this.buffer.AsSpan(0, this.Length);
+    public Span<byte> Span => _buffer.AsSpan(0, Length);
 
     public void Set(ReadOnlySpan<byte> bytes)
     {
-        this.Length = Math.Min(bytes.Length, this.buffer.Length);
-        bytes[..this.Length].CopyTo(this.buffer);
+        Length = Math.Min(bytes.Length, _buffer.Length);
+        bytes[..Length].CopyTo(_buffer);
     }
 
     public void Append(ReadOnlySpan<byte> bytes)
     {
-        int taken = Math.Min(bytes.Length, this.buffer.Length - this.Length);
-        bytes[..taken].CopyTo(this.buffer.AsSpan(this.Length));
-        this.Length += taken;
+        int taken = Math.Min(bytes.Length, _buffer.Length - Length);
+        bytes[..taken].CopyTo(_buffer.AsSpan(Length));
+        Length += taken;
     }
 
     /// <summary>Makes one to eight changes.</summary>
@@ -56,13 +56,13 @@ sealed class Bytes(int capacity)
     public void Change(ref Chance chance, IReadOnlyList<byte[]> others)
     {
         for (int changes = 1 + chance.Below(chance.OneIn(3) ? 8 : 2); changes > 0; changes--)
-            this.ChangeOnce(ref chance, others);
+            ChangeOnce(ref chance, others);
     }
 
     void ChangeOnce(ref Chance chance, IReadOnlyList<byte[]> others)
     {
-        int at = chance.Below(this.Length + 1);
-        Span<byte> rest = this.buffer.AsSpan(at, this.Length - at);
+        int at = chance.Below(Length + 1);
+        Span<byte> rest = _buffer.AsSpan(at, Length - at);
         switch (chance.Below(9))
         {
             case 0 when rest.Length > 0:
@@ -81,29 +81,29 @@ sealed class Bytes(int capacity)
                 BinaryPrimitives.WriteUInt32BigEndian(rest, (uint)chance.Of<ulong>(Telling));
                 break;
             case 5:
-                this.Length = at;
+                Length = at;
                 break;
             case 6:
                 int gone = Math.Min(chance.Below(64), rest.Length);
                 rest[gone..].CopyTo(rest);
-                this.Length -= gone;
+                Length -= gone;
                 break;
             case 7:
-                this.Insert(at, rest[..Math.Min(1 + chance.Below(64), rest.Length)].ToArray());
+                Insert(at, rest[..Math.Min(1 + chance.Below(64), rest.Length)].ToArray());
                 break;
             default:
                 byte[] other = others[chance.Below(others.Count)];
                 int from = chance.Below(other.Length + 1);
-                this.Insert(at, other.AsSpan(from, Math.Min(chance.OneIn(4) ? other.Length : 64, other.Length - from)));
+                Insert(at, other.AsSpan(from, Math.Min(chance.OneIn(4) ? other.Length : 64, other.Length - from)));
                 break;
         }
     }
 
     void Insert(int at, ReadOnlySpan<byte> piece)
     {
-        int room = Math.Min(piece.Length, this.buffer.Length - this.Length);
-        this.buffer.AsSpan(at, this.Length - at).CopyTo(this.buffer.AsSpan(at + room));
-        piece[..room].CopyTo(this.buffer.AsSpan(at));
-        this.Length += room;
+        int room = Math.Min(piece.Length, _buffer.Length - Length);
+        _buffer.AsSpan(at, Length - at).CopyTo(_buffer.AsSpan(at + room));
+        piece[..room].CopyTo(_buffer.AsSpan(at));
+        Length += room;
     }
 }

@@ -1,7 +1,6 @@
 using Pesto.Client;
 using Pesto.Linux;
 using Pesto.Protocol;
-using Pesto.Rules;
 
 namespace Pesto.Tests.Fuzz;
 

@@ -11,19 +11,19 @@ sealed class Inputs(ITestOutputHelper output, int usually)
 {
     static readonly TimeSpan LongestOne = TimeSpan.FromSeconds(2);
 
-    readonly long count = Number("PESTO_FUZZ", usually);
-    readonly long seed = Number("PESTO_FUZZ_SEED", 20261122);
-    readonly long first = Number("PESTO_FUZZ_FROM", 0);
+    readonly long _count = Number("PESTO_FUZZ", usually);
+    readonly long _seed = Number("PESTO_FUZZ_SEED", 20261122);
+    readonly long _first = Number("PESTO_FUZZ_FROM", 0);
 
     /// <param name="one">Tries an input, given chance; throws if the reader does what it must not.</param>
     /// <param name="mostAllocated">Bytes that one may leave to the garbage collector.</param>
     public void Try(Trial one, long mostAllocated = 1 << 20)
     {
-        output.WriteLine($"{this.count} inputs from seed {this.seed}");
+        output.WriteLine($"{_count} inputs from seed {_seed}");
         Stopwatch watch = Stopwatch.StartNew();
-        for (long i = this.first; i < this.first + this.count; i++)
+        for (long i = _first; i < _first + _count; i++)
         {
-            Chance chance = new((ulong)this.seed * 0x9e3779b97f4a7c15 + (ulong)i * 0xd1b54a32d192ed03);
+            Chance chance = new((ulong)_seed * 0x9e3779b97f4a7c15 + (ulong)i * 0xd1b54a32d192ed03);
             for (int warmUp = 0; warmUp < 4; warmUp++)
                 chance.Next();
             long allocated = GC.GetAllocatedBytesForCurrentThread();
@@ -34,18 +34,18 @@ sealed class Inputs(ITestOutputHelper output, int usually)
             }
             catch (Exception e)
             {
-                throw new InvalidOperationException($"input {i}, to have it again: PESTO_FUZZ=1 PESTO_FUZZ_SEED={this.seed} PESTO_FUZZ_FROM={i}: {e.Message}", e);
+                throw new InvalidOperationException($"input {i}, to have it again: PESTO_FUZZ=1 PESTO_FUZZ_SEED={_seed} PESTO_FUZZ_FROM={i}: {e.Message}", e);
             }
 
             allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
             // The first pays for what is made once.
-            Assert.True(allocated < mostAllocated || i == this.first, $"input {i} of seed {this.seed} allocates {allocated} bytes");
+            Assert.True(allocated < mostAllocated || i == _first, $"input {i} of seed {_seed} allocates {allocated} bytes");
             // One that takes long may have been unlucky with the machine: then it is quick the next time.
             if (watch.Elapsed - start > LongestOne)
                 output.WriteLine($"input {i} took {(watch.Elapsed - start).TotalSeconds} s");
         }
 
-        output.WriteLine($"{this.count / watch.Elapsed.TotalSeconds:F0} inputs a second");
+        output.WriteLine($"{_count / watch.Elapsed.TotalSeconds:F0} inputs a second");
     }
 
     public delegate void Trial(ref Chance chance);

@@ -7,7 +7,7 @@ sealed record Account(uint Id)
     public static readonly Account Ordinary = new(61234);
 
     /// <summary>The command that runs another as this user.</summary>
-    public string[] Become => ["setpriv", $"--reuid={this.Id}", $"--regid={this.Id}", "--clear-groups", "--inh-caps=-all", "--"];
+    public string[] Become => ["setpriv", $"--reuid={Id}", $"--regid={Id}", "--clear-groups", "--inh-caps=-all", "--"];
 
     /// <summary>Only root proper can become another user; in an ordinary user's own namespace there is nobody else to become.</summary>
     public static void NeedOrdinary() => Assert.SkipUnless(OthersAreMapped, "only root can run a command as another user");

@@ -9,42 +9,42 @@ sealed class BackgroundProcess : IDisposable
 {
     static readonly TimeSpan ToDrain = TimeSpan.FromSeconds(2);
 
-    readonly Command command;
-    readonly Process process;
-    readonly StringBuilder output = new();
-    readonly StringBuilder errors = new();
-    readonly Task readers;
-    bool disposed;
+    readonly Command _command;
+    readonly Process _process;
+    readonly StringBuilder _output = new();
+    readonly StringBuilder _errors = new();
+    readonly Task _readers;
+    bool _disposed;
 
     public BackgroundProcess(Command command, Process process)
     {
-        this.command = command;
-        this.process = process;
-        this.Id = process.Id;
-        this.readers = Task.WhenAll(Collect(process.StandardOutput, this.output), Collect(process.StandardError, this.errors));
+        _command = command;
+        _process = process;
+        Id = process.Id;
+        _readers = Task.WhenAll(Collect(process.StandardOutput, _output), Collect(process.StandardError, _errors));
     }
 
     public int Id { get; }
 
-    public bool HasEnded => this.process.HasExited;
+    public bool HasEnded => _process.HasExited;
 
     /// <summary>What it wrote to standard output so far.</summary>
-    public string Output => Text(this.output);
+    public string Output => Text(_output);
 
-    public string Errors => Text(this.errors);
+    public string Errors => Text(_errors);
 
     /// <summary>How many descriptors it has open.</summary>
-    public int Descriptors => Directory.GetFileSystemEntries($"/proc/{this.Id}/fd").Length;
+    public int Descriptors => Directory.GetFileSystemEntries($"/proc/{Id}/fd").Length;
 
     /// <summary>The memory that it has resident, in bytes.</summary>
-    public long Resident => long.Parse(File.ReadAllText($"/proc/{this.Id}/statm").Split(' ')[1]) * Environment.SystemPageSize;
+    public long Resident => long.Parse(File.ReadAllText($"/proc/{Id}/statm").Split(' ')[1]) * Environment.SystemPageSize;
 
     public void Write(string text)
     {
         try
         {
-            this.process.StandardInput.Write(text);
-            this.process.StandardInput.Flush();
+            _process.StandardInput.Write(text);
+            _process.StandardInput.Flush();
         }
         catch (IOException)
         {
@@ -56,49 +56,49 @@ sealed class BackgroundProcess : IDisposable
     {
         try
         {
-            this.process.StandardInput.Close();
+            _process.StandardInput.Close();
         }
         catch (IOException)
         {
         }
     }
 
-    public void Signal(Signum signal) => Syscall.kill(this.Id, signal);
+    public void Signal(Signum signal) => Syscall.kill(Id, signal);
 
     public Finished WaitForEnd(TimeSpan limit)
     {
-        if (!this.process.WaitForExit(limit))
+        if (!_process.WaitForExit(limit))
         {
-            this.EndGroup();
-            Assert.Fail($"{this.command}: still running after {limit.TotalSeconds} s\n{this.Output}{this.Errors}");
+            EndGroup();
+            Assert.Fail($"{_command}: still running after {limit.TotalSeconds} s\n{Output}{Errors}");
         }
 
         // A daemon that it left behind may hold its standard output open: what has been written by now is all there is.
-        this.readers.Wait(ToDrain);
-        return new Finished(this.process.ExitCode, this.Output, this.Errors);
+        _readers.Wait(ToDrain);
+        return new Finished(_process.ExitCode, Output, Errors);
     }
 
     /// <summary>Waits until it is ready as <paramref name="ready"/> sees it, and fails at once if it ends instead.</summary>
     public void WaitUntil(Func<bool> ready, string what) => Eventually.True(
         () =>
         {
-            if (this.HasEnded)
-                Assert.Fail($"{this.command}: ended before {what}: {this.WaitForEnd(TimeSpan.Zero)}");
+            if (HasEnded)
+                Assert.Fail($"{_command}: ended before {what}: {WaitForEnd(TimeSpan.Zero)}");
             return ready();
         },
-        $"{this.command}: {what}");
+        $"{_command}: {what}");
 
     public void Dispose()
     {
-        if (this.disposed)
+        if (_disposed)
             return;
-        this.disposed = true;
-        this.EndGroup();
-        this.process.WaitForExit();
-        this.process.Dispose();
+        _disposed = true;
+        EndGroup();
+        _process.WaitForExit();
+        _process.Dispose();
     }
 
-    void EndGroup() => Syscall.kill(-this.Id, Signum.SIGKILL);
+    void EndGroup() => Syscall.kill(-Id, Signum.SIGKILL);
 
     static async Task Collect(StreamReader from, StringBuilder to)
     {

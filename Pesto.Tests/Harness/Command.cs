@@ -22,8 +22,8 @@ sealed record Command(string Program, params string[] Arguments)
     /// <summary>Runs to the end, which must come within the time limit.</summary>
     public Finished Run(TimeSpan? limit = null)
     {
-        using BackgroundProcess process = this.Start();
-        process.Write(this.Input);
+        using BackgroundProcess process = Start();
+        process.Write(Input);
         process.CloseInput();
         return process.WaitForEnd(limit ?? LongestRun);
     }
@@ -31,7 +31,7 @@ sealed record Command(string Program, params string[] Arguments)
     /// <summary>Runs what must succeed for the test to make sense.</summary>
     public string RunOrFail()
     {
-        Finished finished = this.Run();
+        Finished finished = Run();
         Assert.True(finished.ExitStatus == 0, $"{this}: {finished}");
         return finished.Output;
     }
@@ -40,8 +40,8 @@ sealed record Command(string Program, params string[] Arguments)
     public BackgroundProcess Start()
     {
         // Each of these replaces itself by the next, so that the process id is the program's in the end.
-        string program = this.Program.Contains('/') ? this.Program : Programs.Find(this.Program);
-        string[] words = [Programs.Find("setsid"), .. this.Namespace?.Become(this.Account) ?? this.Account?.Become ?? [], program, .. this.Arguments];
+        string program = Program.Contains('/') ? Program : Programs.Find(Program);
+        string[] words = [Programs.Find("setsid"), .. Namespace?.Become(Account) ?? Account?.Become ?? [], program, .. Arguments];
         ProcessStartInfo start = new(words[0], words[1..])
         {
             RedirectStandardInput = true,
@@ -50,14 +50,14 @@ sealed record Command(string Program, params string[] Arguments)
         };
         start.Environment["LC_ALL"] = "C";
         start.Environment["PATH"] = Programs.SearchPath;
-        return new BackgroundProcess(this, this.Namespace?.Run(() => Forks.Start(start)) ?? Forks.Start(start));
+        return new BackgroundProcess(this, Namespace?.Run(() => Forks.Start(start)) ?? Forks.Start(start));
     }
 
-    public override string ToString() => string.Join(' ', [this.Program, .. this.Arguments]);
+    public override string ToString() => string.Join(' ', [Program, .. Arguments]);
 }
 
 /// <summary>How a program ended. The exit status is 128 and the signal's number for one that a signal ended.</summary>
 sealed record Finished(int ExitStatus, string Output, string Errors)
 {
-    public override string ToString() => $"exit status {this.ExitStatus}\n{this.Output}{this.Errors}";
+    public override string ToString() => $"exit status {ExitStatus}\n{Output}{Errors}";
 }

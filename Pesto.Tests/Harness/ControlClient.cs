@@ -10,8 +10,8 @@ sealed class ControlClient : IDisposable
 {
     public ControlClient(string path)
     {
-        this.Socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { SendTimeout = 60_000, ReceiveTimeout = 60_000 };
-        this.Socket.Connect(new UnixDomainSocketEndPoint(path));
+        Socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { SendTimeout = 60_000, ReceiveTimeout = 60_000 };
+        Socket.Connect(new UnixDomainSocketEndPoint(path));
     }
 
     public Socket Socket { get; }
@@ -23,7 +23,7 @@ sealed class ControlClient : IDisposable
     public OutcomeMessage Outcome { get; private set; }
 
     /// <summary>Whether the server has said something that was not read yet.</summary>
-    public bool HasAnswer => this.Socket.Available > 0;
+    public bool HasAnswer => Socket.Available > 0;
 
     // Whole exchanges.
 
@@ -130,19 +130,19 @@ sealed class ControlClient : IDisposable
     public void Send(params ReadOnlySpan<byte> bytes)
     {
         while (!bytes.IsEmpty)
-            bytes = bytes[this.Socket.Send(bytes)..];
+            bytes = bytes[Socket.Send(bytes)..];
     }
 
     /// <summary>Sends what the server takes now; how much that was, or -1 if it has hung up.</summary>
     public int SendSome(ReadOnlySpan<byte> bytes)
     {
-        this.Socket.Blocking = false;
-        int sent = this.Socket.Send(bytes, SocketFlags.None, out SocketError error);
-        this.Socket.Blocking = true;
+        Socket.Blocking = false;
+        int sent = Socket.Send(bytes, SocketFlags.None, out SocketError error);
+        Socket.Blocking = true;
         return error == SocketError.Success ? sent : error == SocketError.WouldBlock ? 0 : -1;
     }
 
-    public void HalfClose() => this.Socket.Shutdown(SocketShutdown.Send);
+    public void HalfClose() => Socket.Shutdown(SocketShutdown.Send);
 
     // What the server answers.
 
@@ -151,41 +151,41 @@ sealed class ControlClient : IDisposable
         byte[] listing = [];
         ServerState? state;
         while ((state = ServerState.Read(listing, out int needed)) == null)
-            listing = [.. listing, .. this.Socket.ReadExactly(needed - listing.Length)];
-        this.State = state;
+            listing = [.. listing, .. Socket.ReadExactly(needed - listing.Length)];
+        State = state;
         return state;
     }
 
     public VerdictMessage ReadVerdict()
     {
-        Assert.True(VerdictMessage.TryRead(this.ReadMessage(MessageType.Verdict), out VerdictMessage verdict));
+        Assert.True(VerdictMessage.TryRead(ReadMessage(MessageType.Verdict), out VerdictMessage verdict));
         return verdict;
     }
 
     public OutcomeMessage ReadOutcome()
     {
-        Assert.True(OutcomeMessage.TryRead(this.ReadMessage(MessageType.Outcome), out OutcomeMessage outcome));
+        Assert.True(OutcomeMessage.TryRead(ReadMessage(MessageType.Outcome), out OutcomeMessage outcome));
         return outcome;
     }
 
     /// <summary>Reads the last message and the end of the stream behind it. Nothing is ever left that could not be restored.</summary>
     public DoneStatus ReadDone()
     {
-        Assert.True(DoneMessage.TryRead(this.ReadMessage(MessageType.Done), out DoneMessage done));
+        Assert.True(DoneMessage.TryRead(ReadMessage(MessageType.Done), out DoneMessage done));
         Assert.Equal(0u, done.Undone.Failures);
-        this.ReadEnd();
+        ReadEnd();
         return done.Status;
     }
 
     /// <summary>Waits until the server closes, with nothing said before.</summary>
-    public void ReadEnd() => Assert.Equal("", this.Socket.ReadToEnd());
+    public void ReadEnd() => Assert.Equal("", Socket.ReadToEnd());
 
     /// <summary>Waits until the server hangs up; whatever it says before is ignored.</summary>
     public void WaitForClose()
     {
         try
         {
-            while (this.Socket.Receive(new byte[4096]) > 0)
+            while (Socket.Receive(new byte[4096]) > 0)
             {
             }
         }
@@ -196,11 +196,11 @@ sealed class ControlClient : IDisposable
 
     byte[] ReadMessage(MessageType expected)
     {
-        MessageHead head = MessageHead.Read(this.Socket.ReadExactly(MessageHead.Size));
-        byte[] body = this.Socket.ReadExactly((int)head.Length);
+        MessageHead head = MessageHead.Read(Socket.ReadExactly(MessageHead.Size));
+        byte[] body = Socket.ReadExactly((int)head.Length);
         Assert.Equal(expected, head.Type);
         return body;
     }
 
-    public void Dispose() => this.Socket.Dispose();
+    public void Dispose() => Socket.Dispose();
 }

@@ -17,9 +17,9 @@ sealed class NetworkNamespace : IDisposable
     const string Prefix = "pesto-test-";
     const int NetworkNamespaces = 0x40000000; // CLONE_NEWNET
 
-    static int created;
+    static int _created;
 
-    readonly BackgroundProcess? holder;
+    readonly BackgroundProcess? _holder;
 
     static NetworkNamespace()
     {
@@ -37,9 +37,9 @@ sealed class NetworkNamespace : IDisposable
 
     NetworkNamespace(string path, string? name, BackgroundProcess? holder)
     {
-        this.Path = path;
-        this.Name = name;
-        this.holder = holder;
+        Path = path;
+        Name = name;
+        _holder = holder;
     }
 
     /// <summary>The file that stands for it, for `--netns`.</summary>
@@ -58,7 +58,7 @@ sealed class NetworkNamespace : IDisposable
         return new NetworkNamespace(path, name, null);
     }
 
-    static string NewName() => $"{Prefix}{Environment.ProcessId}-{Interlocked.Increment(ref created)}";
+    static string NewName() => $"{Prefix}{Environment.ProcessId}-{Interlocked.Increment(ref _created)}";
 
     /// <summary>
     /// What a rootless container is: a user namespace of an ordinary user's, who is root in there, and a network namespace that belongs to it.
@@ -72,14 +72,14 @@ sealed class NetworkNamespace : IDisposable
     }
 
     /// <summary>The process that holds an ordinary user's container.</summary>
-    public int HolderId => this.holder?.Id ?? throw new InvalidOperationException($"{this.Path} is held by its name");
+    public int HolderId => _holder?.Id ?? throw new InvalidOperationException($"{Path} is held by its name");
 
     /// <summary>
     /// The command by which a process that <see cref="Run"/> starts becomes somebody. An ordinary user has all rights in his own container,
     /// by way of its user namespace.
     /// </summary>
-    public string[] Become(Account? who) => this.holder != null && who != null
-        ? [.. who.Become, "nsenter", "--preserve-credentials", "-U", "-n", "-t", $"{this.HolderId}", "--"]
+    public string[] Become(Account? who) => _holder != null && who != null
+        ? [.. who.Become, "nsenter", "--preserve-credentials", "-U", "-n", "-t", $"{HolderId}", "--"]
         : who?.Become ?? [];
 
     /// <summary>Runs code on a thread that is in here. A socket or process stays where it was made, so only the making needs this.</summary>
@@ -91,8 +91,8 @@ sealed class NetworkNamespace : IDisposable
         {
             try
             {
-                using SafeFileHandle handle = File.OpenHandle(this.Path);
-                Result.Of(Libc.setns((int)handle.DangerousGetHandle(), NetworkNamespaces)).OrThrow($"setns {this.Path}");
+                using SafeFileHandle handle = File.OpenHandle(Path);
+                Result.Of(Libc.setns((int)handle.DangerousGetHandle(), NetworkNamespaces)).OrThrow($"setns {Path}");
                 result = code();
             }
             catch (Exception e)
@@ -106,12 +106,12 @@ sealed class NetworkNamespace : IDisposable
         return result;
     }
 
-    public Socket NewSocket(AddressFamily family, SocketType type) => this.Run(() => new Socket(family, type, ProtocolType.Unspecified));
+    public Socket NewSocket(AddressFamily family, SocketType type) => Run(() => new Socket(family, type, ProtocolType.Unspecified));
 
     /// <summary>A TCP connection from in here. Throws what the kernel said if there is none to be had.</summary>
     public Socket Connect(IPEndPoint to)
     {
-        Socket socket = this.NewSocket(to.AddressFamily, SocketType.Stream);
+        Socket socket = NewSocket(to.AddressFamily, SocketType.Stream);
         try
         {
             socket.NoDelay = true;
@@ -126,25 +126,25 @@ sealed class NetworkNamespace : IDisposable
         }
     }
 
-    public Socket Connect(int port) => this.Connect(new IPEndPoint(IPAddress.Loopback, port));
+    public Socket Connect(int port) => Connect(new IPEndPoint(IPAddress.Loopback, port));
 
     /// <summary>A UDP socket in here that talks to one address.</summary>
     public Socket ConnectUdp(IPEndPoint to)
     {
-        Socket socket = this.NewSocket(to.AddressFamily, SocketType.Dgram);
+        Socket socket = NewSocket(to.AddressFamily, SocketType.Dgram);
         socket.SendTimeout = socket.ReceiveTimeout = 20_000;
         socket.Connect(to);
         return socket;
     }
 
-    public Socket ConnectUdp(int port) => this.ConnectUdp(new IPEndPoint(IPAddress.Loopback, port));
+    public Socket ConnectUdp(int port) => ConnectUdp(new IPEndPoint(IPAddress.Loopback, port));
 
     /// <summary>Whether somebody accepts TCP connections there.</summary>
     public bool Accepts(IPEndPoint to)
     {
         try
         {
-            this.Connect(to).Dispose();
+            Connect(to).Dispose();
             return true;
         }
         catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused)
@@ -153,14 +153,14 @@ sealed class NetworkNamespace : IDisposable
         }
     }
 
-    public bool Accepts(int port) => this.Accepts(new IPEndPoint(IPAddress.Loopback, port));
+    public bool Accepts(int port) => Accepts(new IPEndPoint(IPAddress.Loopback, port));
 
     /// <summary>Lays a cable between two namespaces, with addresses in CIDR notation at each end; the name of our end's interface.</summary>
     public string Link(NetworkNamespace other, string[] ours, string[] theirs)
     {
-        int number = Interlocked.Increment(ref created);
+        int number = Interlocked.Increment(ref _created);
         string here = $"veth{number}a", there = $"veth{number}b";
-        new Command("ip", "link", "add", here, "netns", this.Name!, "type", "veth", "peer", there, "netns", other.Name!).RunOrFail();
+        new Command("ip", "link", "add", here, "netns", Name!, "type", "veth", "peer", there, "netns", other.Name!).RunOrFail();
         foreach ((NetworkNamespace end, string device, string[] addresses) in new[] { (this, here, ours), (other, there, theirs) })
         {
             foreach (string address in addresses)
@@ -178,8 +178,8 @@ sealed class NetworkNamespace : IDisposable
 
     public void Dispose()
     {
-        if (this.Name != null)
-            NamedNamespace.Delete(this.Path);
-        this.holder?.Dispose();
+        if (Name != null)
+            NamedNamespace.Delete(Path);
+        _holder?.Dispose();
     }
 }

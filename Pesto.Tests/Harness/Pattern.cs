@@ -6,7 +6,7 @@ namespace Pesto.Tests.Harness;
 /// </summary>
 sealed class Pattern(int seed)
 {
-    readonly byte[] block = NewBlock(seed);
+    readonly byte[] _block = NewBlock(seed);
 
     public long Position { get; private set; }
 
@@ -23,7 +23,7 @@ sealed class Pattern(int seed)
     {
         while (to.Length > 0)
         {
-            ReadOnlySpan<byte> piece = this.Next(to.Length);
+            ReadOnlySpan<byte> piece = Next(to.Length);
             piece.CopyTo(to);
             to = to[piece.Length..];
         }
@@ -32,7 +32,7 @@ sealed class Pattern(int seed)
     public byte[] Take(int length)
     {
         byte[] bytes = new byte[length];
-        this.Fill(bytes);
+        Fill(bytes);
         return bytes;
     }
 
@@ -41,8 +41,8 @@ sealed class Pattern(int seed)
     {
         while (bytes.Length > 0)
         {
-            long at = this.Position;
-            ReadOnlySpan<byte> piece = this.Next(bytes.Length);
+            long at = Position;
+            ReadOnlySpan<byte> piece = Next(bytes.Length);
             int same = piece.CommonPrefixLength(bytes);
             if (same < piece.Length)
                 Assert.Fail($"byte {at + same} of the stream is wrong");
@@ -51,13 +51,13 @@ sealed class Pattern(int seed)
     }
 
     /// <summary>Puts back what was given last and not sent.</summary>
-    public void StepBack(int count) => this.Position -= count;
+    public void StepBack(int count) => Position -= count;
 
     ReadOnlySpan<byte> Next(int most)
     {
-        int at = (int)(this.Position % this.block.Length);
-        int length = Math.Min(most, this.block.Length - at);
-        this.Position += length;
-        return this.block.AsSpan(at, length);
+        int at = (int)(Position % _block.Length);
+        int length = Math.Min(most, _block.Length - at);
+        Position += length;
+        return _block.AsSpan(at, length);
     }
 }

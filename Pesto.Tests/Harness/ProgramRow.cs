@@ -13,7 +13,7 @@ sealed record ProgramRow(string When, string Name, string[] Packages)
     public const string Bench = "bench";
 
     /// <summary>Whether tests do without it where it is not there.</summary>
-    public bool IsOptional => this.When is Peers or Fetched;
+    public bool IsOptional => When is Peers or Fetched;
 
     public static IEnumerable<ProgramRow> Load(string path)
     {

@@ -32,29 +32,29 @@ sealed class ServerTables
 
     public ServerTables With(byte pif, params Rule[] rules)
     {
-        this.Parts.Add((pif, rules));
+        Parts.Add((pif, rules));
         return this;
     }
 
-    public Rule[] Of(byte pif) => [.. this.Parts.Where(part => part.Pif == pif).SelectMany(part => part.Rules)];
+    public Rule[] Of(byte pif) => [.. Parts.Where(part => part.Pif == pif).SelectMany(part => part.Rules)];
 
     /// <summary>An update of version 2, up to and with the final 0.</summary>
     public byte[] Update()
     {
-        byte[] update = new byte[1 + this.Parts.Sum(part => Wire.TableSize + (part.Rules.Length * Wire.RuleSize))];
+        byte[] update = new byte[1 + Parts.Sum(part => Wire.TableSize + (part.Rules.Length * Wire.RuleSize))];
         TablesWriter writer = new(update);
-        foreach ((byte pif, Rule[] rules) in this.Parts)
+        foreach ((byte pif, Rule[] rules) in Parts)
             writer.Table(pif, rules);
         writer.End();
         return update;
     }
 
     /// <summary>Two are equal if they come to the same rules in each pif.</summary>
-    public override bool Equals(object? obj) => obj is ServerTables other && this.ToString() == other.ToString();
+    public override bool Equals(object? obj) => obj is ServerTables other && ToString() == other.ToString();
 
-    public override int GetHashCode() => this.ToString().GetHashCode();
+    public override int GetHashCode() => ToString().GetHashCode();
 
     public override string ToString() => string.Join(
         "; ",
-        new[] { Pif.Host, Pif.Splice }.Select(pif => $"{pif}: " + string.Join(", ", this.Of(pif).Select(rule => $"{RuleText.Text(in rule)} -> {rule.Target} {rule.To} {(int)rule.Flags}"))));
+        new[] { Pif.Host, Pif.Splice }.Select(pif => $"{pif}: " + string.Join(", ", Of(pif).Select(rule => $"{RuleText.Text(in rule)} -> {rule.Target} {rule.To} {(int)rule.Flags}"))));
 }

@@ -7,20 +7,20 @@ namespace Pesto.Tests.Harness;
 /// <summary>A TCP server in a namespace, which does with each connection what the test says.</summary>
 sealed class TcpService : IDisposable
 {
-    readonly Socket listener;
-    readonly Func<Socket, Task> serve;
-    readonly ConcurrentDictionary<Socket, byte> open = new();
-    int accepted;
+    readonly Socket _listener;
+    readonly Func<Socket, Task> _serve;
+    readonly ConcurrentDictionary<Socket, byte> _open = new();
+    int _accepted;
 
     public TcpService(NetworkNamespace where, IPEndPoint at, Func<Socket, Task> serve)
     {
-        this.serve = serve;
-        this.listener = where.NewSocket(at.AddressFamily, SocketType.Stream);
+        _serve = serve;
+        _listener = where.NewSocket(at.AddressFamily, SocketType.Stream);
         if (at.AddressFamily == AddressFamily.InterNetworkV6)
-            this.listener.DualMode = at.Address.Equals(IPAddress.IPv6Any);
-        this.listener.Bind(at);
-        this.listener.Listen(1024);
-        _ = this.Accept();
+            _listener.DualMode = at.Address.Equals(IPAddress.IPv6Any);
+        _listener.Bind(at);
+        _listener.Listen(1024);
+        _ = Accept();
     }
 
     /// <summary>Sends back what it gets, half-closes when its peer does.</summary>
@@ -49,12 +49,12 @@ sealed class TcpService : IDisposable
 
     public static TcpService Says(NetworkNamespace where, int port, string words) => Says(where, new IPEndPoint(IPAddress.Loopback, port), words);
 
-    public int Port => ((IPEndPoint)this.listener.LocalEndPoint!).Port;
+    public int Port => ((IPEndPoint)_listener.LocalEndPoint!).Port;
 
-    public int Accepted => this.accepted;
+    public int Accepted => _accepted;
 
     /// <summary>Connections that neither side has closed yet.</summary>
-    public int Open => this.open.Count;
+    public int Open => _open.Count;
 
     /// <summary>Who connected, as this server sees it.</summary>
     public ConcurrentQueue<IPEndPoint> Peers { get; } = new();
@@ -65,12 +65,12 @@ sealed class TcpService : IDisposable
         {
             while (true)
             {
-                Socket socket = await this.listener.AcceptAsync();
+                Socket socket = await _listener.AcceptAsync();
                 socket.NoDelay = true;
-                this.open[socket] = 0;
-                this.Peers.Enqueue((IPEndPoint)socket.RemoteEndPoint!);
-                Interlocked.Increment(ref this.accepted);
-                _ = this.Serve(socket);
+                _open[socket] = 0;
+                Peers.Enqueue((IPEndPoint)socket.RemoteEndPoint!);
+                Interlocked.Increment(ref _accepted);
+                _ = Serve(socket);
             }
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
@@ -83,7 +83,7 @@ sealed class TcpService : IDisposable
     {
         try
         {
-            await this.serve(socket);
+            await _serve(socket);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
@@ -91,15 +91,15 @@ sealed class TcpService : IDisposable
         }
         finally
         {
-            this.open.TryRemove(socket, out _);
+            _open.TryRemove(socket, out _);
             socket.Dispose();
         }
     }
 
     public void Dispose()
     {
-        this.listener.CloseForGood();
-        foreach (Socket socket in this.open.Keys)
+        _listener.CloseForGood();
+        foreach (Socket socket in _open.Keys)
             socket.Dispose();
     }
 }
@@ -107,17 +107,17 @@ sealed class TcpService : IDisposable
 /// <summary>A UDP server in a namespace that sends every datagram back to where it came from.</summary>
 sealed class UdpEcho : IDisposable
 {
-    readonly Socket socket;
-    int received;
+    readonly Socket _socket;
+    int _received;
 
     public UdpEcho(NetworkNamespace where, IPEndPoint at)
     {
-        this.socket = where.NewSocket(at.AddressFamily, SocketType.Dgram);
-        this.socket.ReceiveBufferSize = 4 << 20;
+        _socket = where.NewSocket(at.AddressFamily, SocketType.Dgram);
+        _socket.ReceiveBufferSize = 4 << 20;
         if (at.AddressFamily == AddressFamily.InterNetworkV6)
-            this.socket.DualMode = at.Address.Equals(IPAddress.IPv6Any);
-        this.socket.Bind(at);
-        _ = this.Serve();
+            _socket.DualMode = at.Address.Equals(IPAddress.IPv6Any);
+        _socket.Bind(at);
+        _ = Serve();
     }
 
     public UdpEcho(NetworkNamespace where, int port)
@@ -125,24 +125,24 @@ sealed class UdpEcho : IDisposable
     {
     }
 
-    public int Port => ((IPEndPoint)this.socket.LocalEndPoint!).Port;
+    public int Port => ((IPEndPoint)_socket.LocalEndPoint!).Port;
 
-    public int Received => this.received;
+    public int Received => _received;
 
     public ConcurrentQueue<IPEndPoint> Peers { get; } = new();
 
     async Task Serve()
     {
         byte[] buffer = new byte[65536];
-        EndPoint anybody = new IPEndPoint(this.socket.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any, 0);
+        EndPoint anybody = new IPEndPoint(_socket.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any, 0);
         while (true)
         {
             try
             {
-                SocketReceiveFromResult datagram = await this.socket.ReceiveFromAsync(buffer, SocketFlags.None, anybody);
-                Interlocked.Increment(ref this.received);
-                this.Peers.Enqueue((IPEndPoint)datagram.RemoteEndPoint);
-                await this.socket.SendToAsync(buffer.AsMemory(0, datagram.ReceivedBytes), SocketFlags.None, datagram.RemoteEndPoint);
+                SocketReceiveFromResult datagram = await _socket.ReceiveFromAsync(buffer, SocketFlags.None, anybody);
+                Interlocked.Increment(ref _received);
+                Peers.Enqueue((IPEndPoint)datagram.RemoteEndPoint);
+                await _socket.SendToAsync(buffer.AsMemory(0, datagram.ReceivedBytes), SocketFlags.None, datagram.RemoteEndPoint);
             }
             catch (ObjectDisposedException)
             {
@@ -159,5 +159,5 @@ sealed class UdpEcho : IDisposable
         }
     }
 
-    public void Dispose() => this.socket.CloseForGood();
+    public void Dispose() => _socket.CloseForGood();
 }

@@ -8,17 +8,17 @@ sealed class TempFolder : IDisposable
 {
     public TempFolder()
     {
-        this.Path = Directory.CreateTempSubdirectory("pesto-test-").FullName;
+        Path = Directory.CreateTempSubdirectory("pesto-test-").FullName;
         // Open to an ordinary user's processes, which some tests start; and a forwarder that root started is nobody by the time it removes its files.
-        Syscall.chmod(this.Path, NativeConvert.FromOctalPermissionString("777"));
+        Syscall.chmod(Path, NativeConvert.FromOctalPermissionString("777"));
     }
 
     public string Path { get; }
 
     /// <summary>The path of a file in here.</summary>
-    public string this[string name] => System.IO.Path.Combine(this.Path, name);
+    public string this[string name] => System.IO.Path.Combine(Path, name);
 
-    public void GiveTo(Account account) => new UnixDirectoryInfo(this.Path).SetOwner(account.Id, account.Id);
+    public void GiveTo(Account account) => new UnixDirectoryInfo(Path).SetOwner(account.Id, account.Id);
 
-    public void Dispose() => Directory.Delete(this.Path, recursive: true);
+    public void Dispose() => Directory.Delete(Path, recursive: true);
 }

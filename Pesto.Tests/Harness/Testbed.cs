@@ -8,11 +8,11 @@ sealed class Testbed : IDisposable
 {
     public Testbed(Account? owner = null)
     {
-        this.Owner = owner;
-        this.Host = NetworkNamespace.Create();
-        this.Container = owner == null ? NetworkNamespace.Create() : NetworkNamespace.CreateContainer(this.Host, owner);
+        Owner = owner;
+        Host = NetworkNamespace.Create();
+        Container = owner == null ? NetworkNamespace.Create() : NetworkNamespace.CreateContainer(Host, owner);
         if (owner != null)
-            this.Folder.GiveTo(owner);
+            Folder.GiveTo(owner);
     }
 
     /// <summary>Whose container it is, and who runs the forwarder; none for root.</summary>
@@ -28,35 +28,35 @@ sealed class Testbed : IDisposable
     public string Program { get; init; } = Programs.Pesto;
 
     /// <summary>A `pesto` on the host.</summary>
-    public Command Pesto(params string[] arguments) => new Command(this.Program, arguments).In(this.Host).As(this.Owner);
+    public Command Pesto(params string[] arguments) => new Command(Program, arguments).In(Host).As(Owner);
 
     /// <summary>Starts `pesto serve` for the container and waits until it answers.</summary>
-    public RunningForwarder Serve(params string[] arguments) => this.ServeInto(["--netns", this.Container.Name ?? this.Container.Path], arguments);
+    public RunningForwarder Serve(params string[] arguments) => ServeInto(["--netns", Container.Name ?? Container.Path], arguments);
 
     /// <summary>Starts `pesto serve` with the target named by options of the test's choice.</summary>
     public RunningForwarder ServeInto(string[] target, params string[] arguments)
     {
-        string control = this.Folder["control"];
-        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
+        string control = Folder["control"];
+        return new RunningForwarder(this, control, Pesto(["serve", "-f", "-c", control, .. arguments, .. target]).Start());
     }
 
     /// <summary>Starts `pesto serve` for the container behind other commands that end in executing it.</summary>
     public RunningForwarder ServeBehind(string[] before, params string[] arguments) =>
-        this.ServeWith(before, ["--netns", this.Container.Name ?? this.Container.Path, .. arguments]);
+        ServeWith(before, ["--netns", Container.Name ?? Container.Path, .. arguments]);
 
     /// <summary>The same, with the target too named by options.</summary>
     public RunningForwarder ServeWith(string[] before, params string[] arguments)
     {
-        string control = this.Folder["control"];
-        string[] words = [.. before, this.Program, "serve", "-f", "-c", control, .. arguments];
-        return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(this.Host).As(this.Owner).Start());
+        string control = Folder["control"];
+        string[] words = [.. before, Program, "serve", "-f", "-c", control, .. arguments];
+        return new RunningForwarder(this, control, new Command(words[0], words[1..]).In(Host).As(Owner).Start());
     }
 
     /// <summary>Starts `pesto serve` without a namespace: it listens and connects on the host.</summary>
     public RunningForwarder ServeOnHost(params string[] arguments)
     {
-        string control = this.Folder["control"];
-        return new RunningForwarder(this, control, this.Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
+        string control = Folder["control"];
+        return new RunningForwarder(this, control, Pesto(["serve", "-f", "-c", control, .. arguments]).Start());
     }
 
     /// <summary>
@@ -65,34 +65,34 @@ sealed class Testbed : IDisposable
     /// </summary>
     public RunningForwarder ServeRealPasta()
     {
-        string control = this.Folder["control"];
+        string control = Folder["control"];
         // As root it would change to "nobody", who may not enter the container.
-        string[] target = this.Owner == null ? ["--runas", "0", "--netns", this.Container.Name!] : [$"{this.Container.HolderId}"];
+        string[] target = Owner == null ? ["--runas", "0", "--netns", Container.Name!] : [$"{Container.HolderId}"];
         Command pasta = new(Programs.RealPasta, ["-f", "-c", control, "--splice-only", "-t", "none", "-u", "none", "-T", "none", "-U", "none", .. target]);
-        return new RunningForwarder(this, control, pasta.In(this.Host).As(this.Owner).Start());
+        return new RunningForwarder(this, control, pasta.In(Host).As(Owner).Start());
     }
 
     public void Dispose()
     {
-        this.Container.Dispose();
-        this.Host.Dispose();
-        this.Folder.Dispose();
+        Container.Dispose();
+        Host.Dispose();
+        Folder.Dispose();
     }
 }
 
 /// <summary>A running forwarder, ours or the real pasta, behind its control socket.</summary>
 sealed class RunningForwarder : IDisposable
 {
-    readonly Testbed bed;
+    readonly Testbed _bed;
 
     public RunningForwarder(Testbed bed, string control, BackgroundProcess process)
     {
-        this.bed = bed;
-        this.Control = control;
-        this.Process = process;
+        _bed = bed;
+        Control = control;
+        Process = process;
         try
         {
-            process.WaitUntil(this.Answers, "it answers on its control socket");
+            process.WaitUntil(Answers, "it answers on its control socket");
         }
         catch
         {
@@ -107,27 +107,27 @@ sealed class RunningForwarder : IDisposable
     public BackgroundProcess Process { get; }
 
     /// <summary>What our client does with it, given these options.</summary>
-    public Finished Pesto(params string[] options) => this.bed.Pesto([.. options, this.Control]).Run();
+    public Finished Pesto(params string[] options) => _bed.Pesto([.. options, Control]).Run();
 
     /// <summary>What the real client does with it.</summary>
     public Finished RealPesto(params string[] options) =>
-        new Command(Programs.RealPesto, [.. options, this.Control]).In(this.bed.Host).As(this.bed.Owner).Run();
+        new Command(Programs.RealPesto, [.. options, Control]).In(_bed.Host).As(_bed.Owner).Run();
 
     /// <summary>The counters at this moment, of ours.</summary>
     public Dictionary<string, long> Statistics()
     {
-        int before = this.StatisticsLines().Length;
-        this.Process.Signal(Signum.SIGUSR1);
-        this.Process.WaitUntil(() => this.StatisticsLines().Length > before, "it prints its counters");
-        return this.StatisticsLines()[^1].Split(' ').Select(pair => pair.Split('=')).ToDictionary(pair => pair[0], pair => long.Parse(pair[1]));
+        int before = StatisticsLines().Length;
+        Process.Signal(Signum.SIGUSR1);
+        Process.WaitUntil(() => StatisticsLines().Length > before, "it prints its counters");
+        return StatisticsLines()[^1].Split(' ').Select(pair => pair.Split('=')).ToDictionary(pair => pair[0], pair => long.Parse(pair[1]));
     }
 
-    public long Statistic(string name) => this.Statistics()[name];
+    public long Statistic(string name) => Statistics()[name];
 
     string[] StatisticsLines()
     {
         const string Marker = "stats: ";
-        string all = this.Process.Errors;
+        string all = Process.Errors;
         string[] lines = all[..(all.LastIndexOf('\n') + 1)].Split('\n');
         return [.. lines.Where(line => line.Contains(Marker)).Select(line => line[(line.IndexOf(Marker) + Marker.Length)..])];
     }
@@ -138,12 +138,12 @@ sealed class RunningForwarder : IDisposable
     /// </summary>
     bool Answers()
     {
-        if (!File.Exists(this.Control))
+        if (!File.Exists(Control))
             return false;
         try
         {
             using Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 20_000 };
-            socket.Connect(new UnixDomainSocketEndPoint(this.Control));
+            socket.Connect(new UnixDomainSocketEndPoint(Control));
             socket.Shutdown(SocketShutdown.Send);
             return socket.ReadToEnd() != "";
         }
@@ -153,5 +153,5 @@ sealed class RunningForwarder : IDisposable
         }
     }
 
-    public void Dispose() => this.Process.Dispose();
+    public void Dispose() => Process.Dispose();
 }

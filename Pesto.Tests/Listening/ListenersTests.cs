@@ -1,6 +1,5 @@
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
-using Pesto.Forwarder.Namespace;
 using Pesto.Linux;
 using Pesto.Rules;
 

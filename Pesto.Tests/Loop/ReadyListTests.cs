@@ -86,11 +86,11 @@ public sealed class ReadyListTests
 
         public void OnReady(int index)
         {
-            this.Turns.Add(index);
+            Turns.Add(index);
             list.Add(index);
-            if (this.Takes.TryGetValue(index, out int taken))
+            if (Takes.TryGetValue(index, out int taken))
                 list.Remove(taken);
-            Thread.Sleep(this.Milliseconds);
+            Thread.Sleep(Milliseconds);
         }
     }
 }

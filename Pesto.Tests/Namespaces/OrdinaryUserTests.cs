@@ -8,17 +8,17 @@ namespace Pesto.Tests.Namespaces;
 /// <summary>A user without any privilege forwards into a namespace of his own.</summary>
 public sealed class OrdinaryUserTests : IDisposable
 {
-    readonly Testbed bed;
+    readonly Testbed _bed;
 
     public OrdinaryUserTests()
     {
         Account.NeedOrdinary();
-        this.bed = new Testbed(Account.Ordinary);
+        _bed = new Testbed(Account.Ordinary);
     }
 
-    public void Dispose() => this.bed.Dispose();
+    public void Dispose() => _bed.Dispose();
 
-    string Pid => $"{this.bed.Container.HolderId}";
+    string Pid => $"{_bed.Container.HolderId}";
 
     [Theory]
     [InlineData("PID")]
@@ -26,9 +26,9 @@ public sealed class OrdinaryUserTests : IDisposable
     [InlineData("--netns", "/proc/PID/ns/net", "--userns", "/proc/PID/ns/user")]
     public void He_names_it_by_a_process_or_a_path(params string[] target)
     {
-        using RunningForwarder pesto = this.bed.ServeInto([.. target.Select(word => word.Replace("PID", this.Pid))], "-t", "8080:80", "-T", "5432");
-        using TcpService inside = TcpService.Says(this.bed.Container, 80, "inside"), outside = TcpService.Says(this.bed.Host, 5432, "outside");
-        using Socket inward = this.bed.Host.Connect(8080), outward = this.bed.Container.Connect(5432);
+        using RunningForwarder pesto = _bed.ServeInto([.. target.Select(word => word.Replace("PID", Pid))], "-t", "8080:80", "-T", "5432");
+        using TcpService inside = TcpService.Says(_bed.Container, 80, "inside"), outside = TcpService.Says(_bed.Host, 5432, "outside");
+        using Socket inward = _bed.Host.Connect(8080), outward = _bed.Container.Connect(5432);
         Assert.Equal("inside", inward.ReadToEnd());
         Assert.Equal("outside", outward.ReadToEnd());
     }
@@ -36,12 +36,12 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void It_goes_both_ways_in_either_family()
     {
-        using RunningForwarder pesto = this.bed.Serve("-t", "8080:80", "-T", "5432");
-        using TcpService inside = TcpService.Echo(this.bed.Container, new IPEndPoint(IPAddress.IPv6Any, 80));
-        using TcpService outside = TcpService.Echo(this.bed.Host, new IPEndPoint(IPAddress.IPv6Any, 5432));
+        using RunningForwarder pesto = _bed.Serve("-t", "8080:80", "-T", "5432");
+        using TcpService inside = TcpService.Echo(_bed.Container, new IPEndPoint(IPAddress.IPv6Any, 80));
+        using TcpService outside = TcpService.Echo(_bed.Host, new IPEndPoint(IPAddress.IPv6Any, 5432));
         foreach (IPAddress loopback in new[] { IPAddress.Loopback, IPAddress.IPv6Loopback })
         {
-            using Socket inward = this.bed.Host.Connect(new IPEndPoint(loopback, 8080)), outward = this.bed.Container.Connect(new IPEndPoint(loopback, 5432));
+            using Socket inward = _bed.Host.Connect(new IPEndPoint(loopback, 8080)), outward = _bed.Container.Connect(new IPEndPoint(loopback, 5432));
             Assert.Equal("ping", inward.Exchange("ping"));
             Assert.Equal("pong", outward.Exchange("pong"));
         }
@@ -50,8 +50,8 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void Outbound_ports_listen_on_nothing_but_loopback()
     {
-        using RunningForwarder pesto = this.bed.Serve("-T", "5432");
-        string sockets = new Command("ss", "-Hltn").In(this.bed.Container).As(Account.Ordinary).RunOrFail();
+        using RunningForwarder pesto = _bed.Serve("-T", "5432");
+        string sockets = new Command("ss", "-Hltn").In(_bed.Container).As(Account.Ordinary).RunOrFail();
         Assert.Contains("*%lo:5432", sockets);
         Assert.Single(sockets.TrimEnd('\n').Split('\n'));
     }
@@ -59,9 +59,9 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void Many_flows_outbound_use_sockets_of_the_host()
     {
-        using RunningForwarder pesto = this.bed.Serve("-T", "5432");
-        using TcpService outside = TcpService.Echo(this.bed.Host, 5432);
-        Socket[] clients = [.. Enumerable.Range(0, 200).Select(_ => this.bed.Container.Connect(5432))];
+        using RunningForwarder pesto = _bed.Serve("-T", "5432");
+        using TcpService outside = TcpService.Echo(_bed.Host, 5432);
+        Socket[] clients = [.. Enumerable.Range(0, 200).Select(_ => _bed.Container.Connect(5432))];
         foreach (Socket client in clients)
             Assert.Equal("ping", client.Exchange("ping"));
         foreach (Socket client in clients)
@@ -72,8 +72,8 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void His_files_are_his()
     {
-        string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
-        using RunningForwarder pesto = this.bed.ServeInto([this.Pid], "-P", pidFile, "-l", log, "-t", "8080:80");
+        string pidFile = _bed.Folder["pid"], log = _bed.Folder["log"];
+        using RunningForwarder pesto = _bed.ServeInto([Pid], "-P", pidFile, "-l", log, "-t", "8080:80");
         Eventually.True(() => File.Exists(pidFile) && File.ReadAllText(pidFile).EndsWith('\n'), "the pid file is written");
         Assert.Equal(pesto.Process.Id, int.Parse(File.ReadAllText(pidFile)));
         foreach (string path in new[] { pesto.Control, pidFile, log })
@@ -92,9 +92,9 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void He_and_root_may_change_the_tables_and_nobody_else()
     {
-        using RunningForwarder pesto = this.bed.ServeInto([this.Pid]);
+        using RunningForwarder pesto = _bed.ServeInto([Pid]);
         Assert.Equal(0, pesto.Pesto("-t", "8080:80").ExitStatus);
-        Command add = new Command(Programs.Pesto, "-A", "-t", "8081:81", pesto.Control).In(this.bed.Host);
+        Command add = new Command(Programs.Pesto, "-A", "-t", "8081:81", pesto.Control).In(_bed.Host);
         Assert.Equal(0, add.Run().ExitStatus);
         Finished refused = add.As(new Account(Account.Ordinary.Id + 1)).Run();
         Assert.Equal(1, refused.ExitStatus);
@@ -104,12 +104,12 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void It_goes_to_the_background()
     {
-        string pidFile = this.bed.Folder["pid"], log = this.bed.Folder["log"];
-        Command serve = this.bed.Pesto("serve", "-P", pidFile, "-l", log, "-t", "8080:80", this.Pid);
+        string pidFile = _bed.Folder["pid"], log = _bed.Folder["log"];
+        Command serve = _bed.Pesto("serve", "-P", pidFile, "-l", log, "-t", "8080:80", Pid);
         Assert.Equal(new Finished(0, "", ""), serve.Run());
         int pid = int.Parse(File.ReadAllText(pidFile));
-        using TcpService inside = TcpService.Says(this.bed.Container, 80, "inside");
-        using Socket client = this.bed.Host.Connect(8080);
+        using TcpService inside = TcpService.Says(_bed.Container, 80, "inside");
+        using Socket client = _bed.Host.Connect(8080);
         Assert.Equal("inside", client.ReadToEnd());
         Syscall.kill(pid, Signum.SIGTERM);
         Eventually.True(() => !File.Exists(pidFile), "it ended");
@@ -118,44 +118,44 @@ public sealed class OrdinaryUserTests : IDisposable
     [Fact]
     public void Netns_only_leaves_out_the_user_namespace_and_so_gets_nowhere()
     {
-        Finished finished = this.bed.Pesto("serve", "-f", "--netns-only", "-t", "8080:80", this.Pid).Run();
+        Finished finished = _bed.Pesto("serve", "-f", "--netns-only", "-t", "8080:80", Pid).Run();
         Assert.Equal(1, finished.ExitStatus);
-        Assert.Contains($"entering network namespace /proc/{this.Pid}/ns/net: Operation not permitted", finished.Errors);
+        Assert.Contains($"entering network namespace /proc/{Pid}/ns/net: Operation not permitted", finished.Errors);
     }
 
     [Fact]
     public void A_namespace_of_roots_is_not_for_him()
     {
-        Finished finished = this.bed.Pesto("serve", "-f", "-t", "8080:80", "--netns", this.bed.Host.Path).Run();
+        Finished finished = _bed.Pesto("serve", "-f", "-t", "8080:80", "--netns", _bed.Host.Path).Run();
         Assert.Equal(1, finished.ExitStatus);
-        Assert.Contains($"entering network namespace {this.bed.Host.Path}, which only root can do", finished.Errors);
+        Assert.Contains($"entering network namespace {_bed.Host.Path}, which only root can do", finished.Errors);
     }
 
     [Fact]
     public void Without_nsenter_he_is_told_what_to_install()
     {
-        Command pesto = new("env", "PATH=/nowhere", Programs.Pesto, "serve", "-f", "-t", "8080:80", this.Pid);
-        Finished finished = pesto.In(this.bed.Host).As(Account.Ordinary).Run();
+        Command pesto = new("env", "PATH=/nowhere", Programs.Pesto, "serve", "-f", "-t", "8080:80", Pid);
+        Finished finished = pesto.In(_bed.Host).As(Account.Ordinary).Run();
         Assert.Equal(1, finished.ExitStatus);
         Assert.Contains("nsenter, of the package util-linux", finished.Errors);
     }
 
     [Fact]
-    public void A_user_namespace_within_his_own_is_his_too() => this.ServesWhatIsMadeBy("unshare", "-Urn", "unshare", "-Un");
+    public void A_user_namespace_within_his_own_is_his_too() => ServesWhatIsMadeBy("unshare", "-Urn", "unshare", "-Un");
 
     [Fact]
     [Needs("bwrap")]
     public void A_bubblewrap_sandbox_is_such_a_namespace()
     {
-        this.ServesWhatIsMadeBy("bwrap", "--dev-bind", "/", "/", "--dev", "/dev", "--unshare-user", "--unshare-net");
+        ServesWhatIsMadeBy("bwrap", "--dev-bind", "/", "/", "--dev", "/dev", "--unshare-user", "--unshare-net");
     }
 
     void ServesWhatIsMadeBy(params string[] maker)
     {
         Command holder = new(maker[0], [.. maker[1..], "sh", "-c", "echo $$; exec cat"]);
-        using BackgroundProcess running = holder.In(this.bed.Host).As(Account.Ordinary).Start();
+        using BackgroundProcess running = holder.In(_bed.Host).As(Account.Ordinary).Start();
         running.WaitUntil(() => running.Output.EndsWith('\n'), "it holds a namespace");
-        using RunningForwarder pesto = this.bed.ServeInto([running.Output.TrimEnd('\n')], "-t", "8080:80");
-        Assert.True(this.bed.Host.Accepts(8080));
+        using RunningForwarder pesto = _bed.ServeInto([running.Output.TrimEnd('\n')], "-t", "8080:80");
+        Assert.True(_bed.Host.Accepts(8080));
     }
 }

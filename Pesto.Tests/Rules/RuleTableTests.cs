@@ -7,26 +7,26 @@ public sealed class RuleTableTests
 {
     const Capabilities All = Capabilities.V4 | Capabilities.V6 | Capabilities.Tcp | Capabilities.Udp | Capabilities.Scan | Capabilities.Interface;
 
-    readonly RuleTable table = new(All);
+    readonly RuleTable _table = new(All);
 
     static Specifier Spec(string text, PortOption? option = null) =>
         Specifier.Parse(text, option ?? PortOption.TcpIn, All, PortRange.UsualEphemeral);
 
-    void Add(string text, PortOption? option = null) => this.table.Apply(Spec(text, option));
+    void Add(string text, PortOption? option = null) => _table.Apply(Spec(text, option));
 
-    void Delete(string text) => this.table.Apply(Spec(text), delete: true);
+    void Delete(string text) => _table.Apply(Spec(text), delete: true);
 
-    string Refusal(string text) => Assert.Throws<RuleException>(() => this.Add(text)).Message;
+    string Refusal(string text) => Assert.Throws<RuleException>(() => Add(text)).Message;
 
-    string[] Listed() => [.. this.table.Rules.ToArray().Select(r => RuleText.Text(in r))];
+    string[] Listed() => [.. _table.Rules.ToArray().Select(r => RuleText.Text(in r))];
 
     [Fact]
     public void Rules_stay_in_the_order_in_which_they_came()
     {
-        this.Add("30,10");
-        this.Add("20", PortOption.UdpIn);
-        this.Delete("30");
-        Assert.Equal(["TCP [*]:10  =>  10", "UDP [*]:20  =>  20"], this.Listed());
+        Add("30,10");
+        Add("20", PortOption.UdpIn);
+        Delete("30");
+        Assert.Equal(["TCP [*]:10  =>  10", "UDP [*]:20  =>  20"], Listed());
     }
 
     [Theory]
@@ -37,9 +37,9 @@ public sealed class RuleTableTests
     [InlineData("%eth0/80", "%eth1/80")]
     public void Two_rules_for_the_same_traffic_conflict(string first, string second)
     {
-        this.Add(first);
-        Assert.Contains("conflicts with TCP", this.Refusal(second));
-        Assert.Single(this.Listed());
+        Add(first);
+        Assert.Contains("conflicts with TCP", Refusal(second));
+        Assert.Single(Listed());
     }
 
     [Theory]
@@ -48,28 +48,28 @@ public sealed class RuleTableTests
     [InlineData("80-90", "91-95")]
     public void Two_rules_for_other_traffic_do_not(string first, string second)
     {
-        this.Add(first);
-        this.Add(second);
-        Assert.Equal(2, this.Listed().Length);
+        Add(first);
+        Add(second);
+        Assert.Equal(2, Listed().Length);
     }
 
     [Fact]
     public void Only_the_very_same_rule_is_deleted()
     {
-        this.Add("2000-2010:3000-3010");
-        Assert.Contains("but TCP [*]:2000-2010", Assert.Throws<RuleException>(() => this.Delete("2000-2010")).Message);
-        Assert.Contains("there is no rule TCP [*]:1", Assert.Throws<RuleException>(() => this.Delete("1")).Message);
-        this.Delete("2000-2010:3000-3010");
-        Assert.Empty(this.Listed());
+        Add("2000-2010:3000-3010");
+        Assert.Contains("but TCP [*]:2000-2010", Assert.Throws<RuleException>(() => Delete("2000-2010")).Message);
+        Assert.Contains("there is no rule TCP [*]:1", Assert.Throws<RuleException>(() => Delete("1")).Message);
+        Delete("2000-2010:3000-3010");
+        Assert.Empty(Listed());
     }
 
     [Fact]
     public void None_asks_that_there_be_no_rule_of_its_protocol()
     {
-        this.Add("53", PortOption.UdpIn);
-        this.Add("none");
-        this.Add("80");
-        Assert.Contains("TCP", this.Refusal("none"));
+        Add("53", PortOption.UdpIn);
+        Add("none");
+        Add("80");
+        Assert.Contains("TCP", Refusal("none"));
     }
 
     [Theory]
@@ -78,29 +78,29 @@ public sealed class RuleTableTests
     [InlineData("80:10.0.0.1", "a target address needs a listening address of the same family")]
     [InlineData("0.0.0.0/80:fd00::1", "listening and target address are of different families")]
     [InlineData("0.0.0.0/80:224.0.0.1", "the target is a multicast or broadcast address")]
-    public void An_invalid_rule_is_refused_with_the_reason(string text, string reason) => Assert.EndsWith(reason, this.Refusal(text));
+    public void An_invalid_rule_is_refused_with_the_reason(string text, string reason) => Assert.EndsWith(reason, Refusal(text));
 
     [Fact]
     public void A_target_of_0_0_0_0_is_none()
     {
-        this.Add("80:0.0.0.0/81");
-        Assert.Equal(["TCP [*]:80  =>  81"], this.Listed());
+        Add("80:0.0.0.0/81");
+        Assert.Equal(["TCP [*]:80  =>  81"], Listed());
     }
 
     [Fact]
     public void A_table_holds_255_rules()
     {
         for (int port = 1; port <= 255; port++)
-            this.Add($"{port}");
-        Assert.Contains("255", this.Refusal("256"));
+            Add($"{port}");
+        Assert.Contains("255", Refusal("256"));
     }
 
     [Fact]
     public void A_table_has_at_most_five_times_as_many_sockets_as_there_are_ports()
     {
         for (int i = 0; i < 5; i++)
-            this.Add($"127.0.0.{i}/1-65535");
-        this.Add("127.0.1.1/1-5");
-        Assert.Contains("327680", this.Refusal("127.0.1.2/1"));
+            Add($"127.0.0.{i}/1-65535");
+        Add("127.0.1.1/1-5");
+        Assert.Contains("327680", Refusal("127.0.1.2/1"));
     }
 }

@@ -1,11 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Net;
 using System.Net.Sockets;
-using Pesto.Linux;
 using Pesto.Protocol;
 using Pesto.Rules;
-using Pesto.Tests.Control;
 using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.Soak;
@@ -58,28 +55,28 @@ public sealed class SoakTests(ITestOutputHelper output)
     /// <summary>What goes on at the same time.</summary>
     sealed class Load(Testbed bed, string control)
     {
-        long bytes, connections, questions, unanswered, changes, rollbacks, broken;
-        string problems = "";
-        volatile bool stopped;
+        long _bytes, _connections, _questions, _unanswered, _changes, _rollbacks, _broken;
+        string _problems = "";
+        volatile bool _stopped;
 
-        public string Problems => this.problems;
+        public string Problems => _problems;
 
         public void Run(TimeSpan time)
         {
-            this.stopped = false;
-            Action<Random>[] all = [this.Stream, this.Stream, this.Stream, this.Connect, this.Connect, this.Ask, this.Ask, this.BreakOff, this.Change, this.AbandonChange];
-            Thread[] threads = [.. all.Select((one, i) => new Thread(() => this.Repeat(one, new Random((int)time.Ticks + i))))];
+            _stopped = false;
+            Action<Random>[] all = [Stream, Stream, Stream, Connect, Connect, Ask, Ask, BreakOff, Change, AbandonChange];
+            Thread[] threads = [.. all.Select((one, i) => new Thread(() => Repeat(one, new Random((int)time.Ticks + i))))];
             foreach (Thread thread in threads)
                 thread.Start();
             Thread.Sleep(time);
-            this.stopped = true;
+            _stopped = true;
             foreach (Thread thread in threads)
                 thread.Join();
         }
 
         void Repeat(Action<Random> one, Random chance)
         {
-            while (!this.stopped && this.problems.Length < 4000)
+            while (!_stopped && _problems.Length < 4000)
             {
                 try
                 {
@@ -88,7 +85,7 @@ public sealed class SoakTests(ITestOutputHelper output)
                 catch (Exception e)
                 {
                     lock (this)
-                        this.problems += $"{one.Method.Name}: {e.GetType().Name} {e.Message}\n";
+                        _problems += $"{one.Method.Name}: {e.GetType().Name} {e.Message}\n";
                 }
             }
         }
@@ -126,7 +123,7 @@ public sealed class SoakTests(ITestOutputHelper output)
 
             Assert.Equal(0, socket.Receive(wanted));
             sender.Wait();
-            Interlocked.Add(ref this.bytes, length);
+            Interlocked.Add(ref _bytes, length);
         }
 
         void Connect(Random chance)
@@ -135,7 +132,7 @@ public sealed class SoakTests(ITestOutputHelper output)
             for (int i = chance.Next(4); i >= 0; i--)
                 Assert.Equal("ping", socket.Exchange("ping"));
             socket.LingerState = new LingerOption(chance.Next(2) == 0, 0);
-            Interlocked.Increment(ref this.connections);
+            Interlocked.Increment(ref _connections);
         }
 
         /// <summary>A datagram may get lost; one that comes is the one that was sent.</summary>
@@ -155,11 +152,11 @@ public sealed class SoakTests(ITestOutputHelper output)
                 }
                 catch (SocketException e) when (e.SocketErrorCode == SocketError.TimedOut)
                 {
-                    Interlocked.Increment(ref this.unanswered);
+                    Interlocked.Increment(ref _unanswered);
                     return;
                 }
 
-                Interlocked.Increment(ref this.questions);
+                Interlocked.Increment(ref _questions);
             }
         }
 
@@ -173,7 +170,7 @@ public sealed class SoakTests(ITestOutputHelper output)
             Thread.Sleep(chance.Next(10));
             if (chance.Next(2) == 0)
                 socket.Reset();
-            Interlocked.Increment(ref this.broken);
+            Interlocked.Increment(ref _broken);
         }
 
         /// <summary>Other ports come and go, beside those that stay; half of the changes are taken back.</summary>
@@ -183,7 +180,7 @@ public sealed class SoakTests(ITestOutputHelper output)
             bool rollback = chance.Next(2) == 0;
             client.Send(rollback ? ControlClient.RollbackMessage : ControlClient.CommitMessage);
             Assert.Equal(rollback ? DoneStatus.RolledBack : DoneStatus.Committed, client.ReadDone());
-            Interlocked.Increment(ref rollback ? ref this.rollbacks : ref this.changes);
+            Interlocked.Increment(ref rollback ? ref _rollbacks : ref _changes);
         }
 
         /// <summary>A client that hangs up at any point of its update, which is a whole one of version 2 in some cases.</summary>
@@ -212,6 +209,6 @@ public sealed class SoakTests(ITestOutputHelper output)
         }
 
         public override string ToString() =>
-            $"{this.bytes >> 20} MB streamed and compared, {this.connections} connections, {this.broken} broken off, {this.questions} datagrams answered, {this.unanswered} not, {this.changes} changes, {this.rollbacks} rollbacks; {(this.problems.Length == 0 ? "no byte corrupted, nobody refused or reset" : "PROBLEMS")}";
+            $"{_bytes >> 20} MB streamed and compared, {_connections} connections, {_broken} broken off, {_questions} datagrams answered, {_unanswered} not, {_changes} changes, {_rollbacks} rollbacks; {(_problems.Length == 0 ? "no byte corrupted, nobody refused or reset" : "PROBLEMS")}";
     }
 }

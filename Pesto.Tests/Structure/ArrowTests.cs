@@ -89,14 +89,14 @@ public sealed partial class ArrowTests
     /// <summary>A file of the program. That its namespace is its folder's is for the compiler to say (IDE0130).</summary>
     sealed partial class SourceFile(string path, string @namespace, string text)
     {
-        readonly string code = NotCode().Replace(text, " ");
+        readonly string _code = NotCode().Replace(text, " ");
 
         public string Path => path;
 
         public string Namespace => @namespace;
 
         /// <summary>The types that it declares.</summary>
-        public IEnumerable<string> Types => Declaration().Matches(this.code).Select(match => match.Groups[1].Value);
+        public IEnumerable<string> Types => Declaration().Matches(_code).Select(match => match.Groups[1].Value);
 
         /// <summary>Whether it names a namespace, or a type of it by way of one that encloses both, or a type of one that encloses its own.</summary>
         public bool Uses(string used, IEnumerable<string> types)
@@ -105,10 +105,10 @@ public sealed partial class ArrowTests
             string[] words = used.Split('.');
             string name = string.Join('|', words.Select((_, i) => string.Join(@"\.", words[i..])));
             string type = string.Join('|', types);
-            return Regex.IsMatch(this.code, $@"\busing\s+([\w]+\s*=\s*)?(static\s+)?({name})\s*;")
-                || Regex.IsMatch(this.code, $@"(?<![\w.])({name})\.({type})\b")
+            return Regex.IsMatch(_code, $@"\busing\s+([\w]+\s*=\s*)?(static\s+)?({name})\s*;")
+                || Regex.IsMatch(_code, $@"(?<![\w.])({name})\.({type})\b")
                 // Types of an enclosing namespace need no more than their name. A method may have it too.
-                || (@namespace.StartsWith($"{used}.") && Regex.IsMatch(this.code, $@"(?<![\w.])({type})(?=\s+\w|\s*[.?>[])"));
+                || (@namespace.StartsWith($"{used}.") && Regex.IsMatch(_code, $@"(?<![\w.])({type})(?=\s+\w|\s*[.?>[])"));
         }
 
         /// <summary>Comments and texts.</summary>

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Net.Sockets;
 using Mono.Unix;
 using Mono.Unix.Native;
 using Pesto.Linux;

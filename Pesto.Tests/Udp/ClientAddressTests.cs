@@ -11,7 +11,7 @@ public sealed class ClientAddressTests
     /// <summary>A client in a network of its own, next to the host, and a container that has a bridge's address and a default route, or nothing but loopback.</summary>
     sealed class Network : IDisposable
     {
-        readonly NetworkNamespace bridge = NetworkNamespace.Create();
+        readonly NetworkNamespace _bridge = NetworkNamespace.Create();
 
         public Network(bool withBridge, Account? owner = null)
         {
@@ -19,7 +19,7 @@ public sealed class ClientAddressTests
             Outside.Link(Bed.Host, ["10.1.0.2/24", "fd01::2/64", "fe80::2/64"], ["10.1.0.1/24", "10.1.0.8/24", "fd01::1/64", "fe80::1/64"]);
             if (!withBridge)
                 return;
-            this.bridge.Link(Bed.Container, ["10.5.0.1/24", "fd05::1/64"], ["10.5.0.2/24", "fd05::2/64"]);
+            _bridge.Link(Bed.Container, ["10.5.0.1/24", "fd05::1/64"], ["10.5.0.2/24", "fd05::2/64"]);
             new Command("ip", "-n", Bed.Container.Name!, "route", "add", "default", "via", "10.5.0.1").RunOrFail();
             new Command("ip", "-n", Bed.Container.Name!, "route", "add", "default", "via", "fd05::1").RunOrFail();
         }
@@ -29,7 +29,7 @@ public sealed class ClientAddressTests
         public NetworkNamespace Outside { get; } = NetworkNamespace.Create();
 
         /// <summary>Beyond the container's gateway.</summary>
-        public NetworkNamespace Bridge => this.bridge;
+        public NetworkNamespace Bridge => _bridge;
 
         public Socket Client(string to, int port = 0)
         {
@@ -46,7 +46,7 @@ public sealed class ClientAddressTests
         {
             Bed.Dispose();
             Outside.Dispose();
-            this.bridge.Dispose();
+            _bridge.Dispose();
         }
     }
 

@@ -9,37 +9,37 @@ sealed class Flood : IDisposable
 {
     const int FirstPort = 10_000, Ports = 10_000;
 
-    readonly Thread thread;
-    volatile bool stopping;
-    volatile int sent;
+    readonly Thread _thread;
+    volatile bool _stopping;
+    volatile int _sent;
 
     public Flood(NetworkNamespace from, IPEndPoint to, int targets = 1)
     {
-        this.thread = new(() => from.Run(() =>
+        _thread = new(() => from.Run(() =>
         {
             IPAddress any = to.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any;
-            for (int i = 0; !this.stopping; i++)
+            for (int i = 0; !_stopping; i++)
             {
                 using Socket socket = new(to.AddressFamily, SocketType.Dgram, ProtocolType.Unspecified);
                 socket.Bind(new IPEndPoint(any, FirstPort + (i % Ports)));
                 socket.SendTo([1], new IPEndPoint(to.Address, to.Port + (i % targets)));
-                this.sent = i + 1;
+                _sent = i + 1;
             }
 
             return true;
         }));
-        this.thread.Start();
+        _thread.Start();
     }
 
     public void WaitForMore(int count)
     {
-        int enough = this.sent + count;
-        Eventually.True(() => this.sent >= enough, "the flood goes on");
+        int enough = _sent + count;
+        Eventually.True(() => _sent >= enough, "the flood goes on");
     }
 
     public void Dispose()
     {
-        this.stopping = true;
-        this.thread.Join();
+        _stopping = true;
+        _thread.Join();
     }
 }
