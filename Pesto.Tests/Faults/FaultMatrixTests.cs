@@ -40,8 +40,6 @@ public sealed class FaultMatrixTests(ITestOutputHelper output)
         ("getsockopt", [Errno.ENOBUFS, Errno.EINVAL]),
         ("recv", [Errno.EINTR, Errno.ECONNRESET, Errno.ETIMEDOUT, Errno.EHOSTUNREACH, Errno.ENOMEM]),
         ("send", [Errno.EINTR, Errno.EPIPE, Errno.ECONNRESET, Errno.ENOBUFS, Errno.ENOMEM, Errno.ETIMEDOUT]),
-        ("netlink_recv", [Errno.EINTR, Errno.ENOBUFS, Errno.ENOMEM]),
-        ("netlink_send", [Errno.EINTR, Errno.ENOBUFS, Errno.ENOMEM]),
         ("recvmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOMEM, Errno.ENOBUFS, Errno.ECONNREFUSED]),
         ("sendmmsg", [Errno.EINTR, Errno.EAGAIN, Errno.ENOBUFS, Errno.ENOMEM, Errno.ECONNREFUSED, Errno.EMSGSIZE, Errno.EPERM, Errno.ENETUNREACH]),
         ("pipe2", [Errno.EMFILE, Errno.ENFILE, Errno.ENOMEM]),
