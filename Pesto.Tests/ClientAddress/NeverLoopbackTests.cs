@@ -1,6 +1,5 @@
 using System.Net;
 using System.Net.Sockets;
-using Mono.Unix.Native;
 using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
 

@@ -110,7 +110,7 @@ public sealed class ProxyTests
     /// <summary>A server that keeps what the one connection to it sends, to its end.</summary>
     sealed class Recorded : IDisposable
     {
-        readonly TaskCompletionSource<byte[]> all = new();
+        readonly TaskCompletionSource<byte[]> _all = new();
 
         public Recorded(Surroundings around, int port, bool onHost = false) => Service = new(
             onHost ? around.Host : around.Container,
@@ -122,15 +122,15 @@ public sealed class ProxyTests
                 int count;
                 while ((count = await socket.ReceiveAsync(buffer)) > 0)
                     received.Write(buffer, 0, count);
-                this.all.TrySetResult(received.ToArray());
+                _all.TrySetResult(received.ToArray());
             });
 
         public TcpService Service { get; }
 
         public byte[] Take()
         {
-            Eventually.True(() => this.all.Task.IsCompleted, "the stream has ended");
-            return this.all.Task.GetAwaiter().GetResult();
+            Eventually.True(() => _all.Task.IsCompleted, "the stream has ended");
+            return _all.Task.GetAwaiter().GetResult();
         }
 
         public void Dispose() => Service.Dispose();

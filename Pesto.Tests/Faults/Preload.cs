@@ -55,9 +55,9 @@ sealed unsafe class Preload : IDisposable
     /// <summary>Has sockets of a family and protocol, by the kernel's numbers, not be had, from now on.</summary>
     public void FailSockets(int family, int protocol, Errno error)
     {
-        this.plan->Protocol = protocol;
-        this.plan->SocketError = (int)error;
-        Interlocked.Exchange(ref this.plan->Family, family);
+        _plan->Protocol = protocol;
+        _plan->SocketError = (int)error;
+        Interlocked.Exchange(ref _plan->Family, family);
     }
 
     /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
