@@ -311,6 +311,28 @@ public sealed class ClientAddressTests
     }
 
     [Theory]
+    [InlineData("127.0.0.1", true)]
+    [InlineData("10.1.0.1", true)]
+    [InlineData("10.1.0.1", false)]
+    public void So_it_is_for_a_target_that_is_an_address(string host, bool isThere)
+    {
+        using Network network = new(withBridge: false);
+        // In this case the target is on another host, and that is the client's.
+        using RunningForwarder pesto = network.Bed.ServeOnHost("--target", isThere ? "127.0.0.1" : "10.1.0.2", "--client-address", "proxy", "-u", "5353:53");
+        using Socket target = (isThere ? network.Bed.Host : network.Outside).NewSocket(AddressFamily.InterNetwork, SocketType.Dgram);
+        target.ReceiveTimeout = 20_000;
+        target.Bind(new IPEndPoint(IPAddress.Any, 53));
+        IPEndPoint at = new(IPAddress.Parse(host), 5353);
+        using Socket client = IPAddress.IsLoopback(at.Address) ? network.Bed.Host.ConnectUdp(at) : network.Client(at.ToString());
+        byte[] buffer = new byte[100];
+        EndPoint from = new IPEndPoint(IPAddress.Any, 0);
+        client.Send([9]);
+        Assert.Equal([.. ProxyHeader(Here(client), at), 9], buffer[..target.ReceiveFrom(buffer, ref from)]);
+        target.SendTo([7], from);
+        Assert.Equal((1, 7), (client.Receive(buffer), buffer[0]));
+    }
+
+    [Theory]
     [InlineData("10.1.0.1")]
     [InlineData("[fd01::1]")]
     public void Segments_stay_segments(string host)
