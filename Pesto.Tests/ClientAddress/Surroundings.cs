@@ -57,7 +57,9 @@ sealed class Surroundings : IDisposable
     {
         List<string> parts =
         [
-            InContainer("rule"), InContainer("-6", "rule"), InContainer("-4", "route", "show", "table", "all"), InContainer("-6", "route", "show", "table", "all"),
+            InContainer("rule"), InContainer("-6", "rule"), InContainer("-4", "route", "show", "table", "all"),
+            // Link-local addresses come by themselves, a little later.
+            string.Concat(InContainer("-6", "route", "show", "table", "all").Split('\n').Where(line => !line.Contains("fe80"))),
             .. new[] { "ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect" }.Select(Setting),
         ];
         if (filters)

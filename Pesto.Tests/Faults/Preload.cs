@@ -52,6 +52,14 @@ sealed unsafe class Preload : IDisposable
     /// <summary>How many calls have failed so far.</summary>
     public int Failed => Volatile.Read(ref _plan->Failed);
 
+    /// <summary>Has sockets of a family and protocol, by the kernel's numbers, not be had, from now on.</summary>
+    public void FailSockets(int family, int protocol, Errno error)
+    {
+        _plan->Protocol = protocol;
+        _plan->SocketError = (int)error;
+        Interlocked.Exchange(ref _plan->Family, family);
+    }
+
     /// <summary>Has every clock jump, from where it is really, so many seconds ahead.</summary>
     public void SetClocksAhead(long seconds) => Interlocked.Exchange(ref _plan->Jump, seconds);
 
@@ -125,5 +133,6 @@ sealed unsafe class Preload : IDisposable
         public long Result, Nanoseconds, Jump;
         public fixed byte Function[32];
         public fixed byte Text[256];
+        public int Family, Protocol, SocketError;
     }
 }

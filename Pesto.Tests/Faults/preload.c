@@ -27,6 +27,9 @@ static volatile struct {
   long jump;       /* seconds by which all clocks are ahead */
   char function[32];
   char text[256];  /* stands for an argument that is -1 */
+  int family;      /* sockets of this family, if it is not 0, and this protocol can't be had, for the following reason */
+  int protocol;
+  int socket_error;
 } *plan;
 
 __attribute__((constructor)) static void prepare(void) {
@@ -79,7 +82,16 @@ static void call(void) {
     return fails(#name, fd) ? -1 : real arguments; \
   }
 
-BETWEEN(int, socket, -1, (int family, int type, int protocol), (family, type, protocol))
+int socket(int family, int type, int protocol) {
+  static int (*real)(int, int, int);
+  if (!real)
+    real = (int (*)(int, int, int))dlsym(RTLD_NEXT, "socket");
+  if (plan && plan->family && plan->family == family && plan->protocol == protocol) {
+    errno = plan->socket_error;
+    return -1;
+  }
+  return fails("socket", -1) ? -1 : real(family, type, protocol);
+}
 BETWEEN(int, bind, fd, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
 BETWEEN(int, listen, fd, (int fd, int backlog), (fd, backlog))
 BETWEEN(int, accept4, -1, (int fd, struct sockaddr *a, socklen_t *n, int flags), (fd, a, n, flags))

@@ -15,7 +15,9 @@ static class ClientNotes
           ...:TARGET[/PORT]      to an address; needs a listening ADDRESS of its family
           ~PORT or ~FIRST-LAST   not these, whatever else is said
           all                    every port that is not ephemeral, as far as it is free
-          auto                   only while something listens on the target port
+          auto                   only while something listens on the target port; to what
+                                 listens on loopback alone, only clients on the host's
+                                 loopback are let in
 
         ADDRESS is where to listen: IPv4, IPv6 (in brackets or not), "*" or nothing for
         all; -T and -U take none. "none" asks that there be no such rules. A SPEC with

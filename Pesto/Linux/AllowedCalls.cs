@@ -10,6 +10,7 @@ public static class AllowedCalls
     const uint Stream = 1, Datagram = 2, KindOfSocket = 0xf;
     const uint SetPipeSize = 1031, GetPipeSize = 1032;
     const uint Executable = 4, ReadWriteFlags = 3, CreateFlag = 0x40, TruncateFlag = 0x200;
+    const uint GetLock = 36, SetLock = 37;
     const uint InterfaceIndex = 0x8933, TerminalSettings = 0x5401;
 
     /// <summary>Allows the forwarder what carries bytes and opens sockets.</summary>
@@ -62,7 +63,11 @@ public static class AllowedCalls
             SystemCall.Read, SystemCall.Statx, SystemCall.Newfstatat, SystemCall.Unlink, SystemCall.Unlinkat, SystemCall.Exit, SystemCall.ExitGroup,
             SystemCall.SignalReturn, SystemCall.RestartSyscall, SystemCall.Futex);
         if (undoes)
-            filter.Allow(SystemCall.Sendto, SystemCall.Recvfrom, SystemCall.Pwrite64, SystemCall.Flock);
+        {
+            filter.Allow(SystemCall.Sendto, SystemCall.Recvfrom, SystemCall.Pwrite64, SystemCall.Poll, SystemCall.Ppoll);
+            filter.AllowOrFail(Errno.EPERM, SystemCall.Fcntl, new SystemCallFilter.Argument(1, uint.MaxValue, GetLock, SetLock));
+        }
+
         KillIntruders(filter);
         return filter;
     }

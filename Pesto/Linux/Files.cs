@@ -104,14 +104,40 @@ public static unsafe class Files
         return read;
     }
 
+    const int GetLock = 36, SetLock = 37;
+    const short ReadLock = 0, WriteLock = 1, NoLock = 2;
+
     /// <summary>
-    /// Locks an open file as a whole (flock(2)) without waiting, or changes a lock between shared and exclusive; EAGAIN if another process has one that
-    /// conflicts with it: then this one is lost, if there was one. It ends when the last descriptor of the open file description is closed.
+    /// Takes a read lock on a byte of an open file (fcntl(2), F_OFD_SETLK), which does not have to exist. It belongs to this opening of the file, with
+    /// all descriptors and processes that have it, and ends with the last of them.
     /// </summary>
-    public static Result Lock(int fd, bool exclusive)
+    public static Result Lock(int fd, long at) => SetLockOn(fd, at, ReadLock);
+
+    /// <summary>Fails only where <see cref="Lock"/> would.</summary>
+    public static void Unlock(int fd, long at) => _ = SetLockOn(fd, at, NoLock).Ok;
+
+    /// <summary>Whether the byte is locked by another opening of the file.</summary>
+    public static bool IsLocked(int fd, long at)
     {
-        const int Shared = 1, Exclusive = 2, WithoutWaiting = 4;
-        return Result.Of(Libc.flock(fd, (exclusive ? Exclusive : Shared) | WithoutWaiting));
+        FileLock asked = new() { Type = WriteLock, Start = at, Length = 1 };
+        return Libc.fcntl(fd, GetLock, (nint)(&asked)) == 0 && asked.Type != NoLock;
+    }
+
+    static Result SetLockOn(int fd, long at, short type)
+    {
+        FileLock wanted = new() { Type = type, Start = at, Length = 1 };
+        return Result.Of(Libc.fcntl(fd, SetLock, (nint)(&wanted)));
+    }
+
+    /// <summary>struct flock, with 64-bit offsets.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    struct FileLock
+    {
+        public short Type;
+        public short From;
+        public long Start;
+        public long Length;
+        public int Process;
     }
 
     /// <summary>umask(2): the mode bits that files made from now on do not get. Returns the mask before.</summary>

@@ -63,7 +63,6 @@ static unsafe class Libc
     [DllImport(C, EntryPoint = "connect")] public static extern int connect_wait(int fd, void* address, uint length);
 
     // Files and processes
-    [DllImport(C), SuppressGCTransition] public static extern int flock(int fd, int operation);
     [DllImport(C)] public static extern int unlink(byte* path);
     [DllImport(C)] public static extern int rename(byte* from, byte* to);
     [DllImport(C)] public static extern int chmod(byte* path, uint mode);

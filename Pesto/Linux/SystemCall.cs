@@ -61,7 +61,6 @@ readonly struct SystemCall(int onX64, int onArm64)
     public static readonly SystemCall Readlink = new(89, -1);
     public static readonly SystemCall Readlinkat = new(267, 78);
     public static readonly SystemCall Getcwd = new(79, 17);
-    public static readonly SystemCall Flock = new(73, 32);
     public static readonly SystemCall Unlink = new(87, -1);
     public static readonly SystemCall Unlinkat = new(263, 35);
 

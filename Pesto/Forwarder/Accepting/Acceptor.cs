@@ -129,7 +129,7 @@ public sealed unsafe class Acceptor : IEventHandler, ITimed
             bool isV4 = listener->Local.Address.IsV4;
             SocketAddress peer = default;
             Result accepted;
-            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone || pif.Clients.Matters)
+            if (listener->Local.IsDualStack || !listener->FromElsewhere.IsNone || pif.Clients.Matters || rule->IsScan)
             {
                 accepted = Sockets.Accept(listener->Fd, out peer);
                 isV4 = peer.Address.IsV4;
@@ -146,7 +146,9 @@ public sealed unsafe class Acceptor : IEventHandler, ITimed
                 if (listener->QuiescedByHops)
                     Sockets.AcceptFromAfar(accepted.Value, listener->Local.Family);
                 SocketAddress target = _targets.Of(rule->Target, isV4, port);
-                if (!_tcp.Add(accepted.Value, in peer, index, use, pif, in target))
+                if (!pif.Allows(in *rule, in peer, in target))
+                    pif.Clients.Refuse(in peer, in target, accepted.Value);
+                else if (!_tcp.Add(accepted.Value, in peer, index, use, pif, in target))
                     return NoRoom(index, isLast);
             }
             else if (accepted.Is(Errno.EAGAIN))

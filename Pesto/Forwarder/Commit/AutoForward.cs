@@ -131,6 +131,8 @@ public sealed unsafe class AutoForward : ITimed
         _reading = _anyWanted = false;
         _isComplete = false;
         _isWhole = true;
+        foreach (Tables.PifEntry pif in _tables.Pifs)
+            pif.LoopbackServices?.Begin();
         _work = first;
     }
 
@@ -149,6 +151,8 @@ public sealed unsafe class AutoForward : ITimed
             {
                 _work = Work.None;
                 _isComplete = _isWhole;
+                if (_isComplete)
+                    NoteComplete();
                 _counters.Scans++;
                 _nextAt = _anyWanted ? _loop.Now + Interval : long.MaxValue;
                 return true;
@@ -170,6 +174,12 @@ public sealed unsafe class AutoForward : ITimed
 
         Open();
         return false;
+    }
+
+    void NoteComplete()
+    {
+        foreach (Tables.PifEntry pif in _tables.Pifs)
+            pif.LoopbackServices?.Complete();
     }
 
     /// <summary>Sockets that the new tables cover stay open, whatever rule has wanted them. Rolled back, those of the old tables have their rule still.</summary>
@@ -245,6 +255,7 @@ public sealed unsafe class AutoForward : ITimed
     {
         if (service.Port == 0 || IsOurs(in service))
             return;
+        NoteLoopback(in service);
         ReadOnlySpan<Rule> rules = _tables.Rules(_atPif, Set);
         for (int i = 0; i < rules.Length; i++)
         {
@@ -259,6 +270,17 @@ public sealed unsafe class AutoForward : ITimed
             else
                 Want(i, in local);
         }
+    }
+
+    void NoteLoopback(in BoundSocket service)
+    {
+        if (_tables.Pifs[_atPif].LoopbackServices is not LoopbackServices services || !service.IsOnLoopback)
+            return;
+        ListenAddress local = ListenAddress.Of(Protocol, in service);
+        if (local.Serves(Address.LoopbackV4))
+            services.Add(Protocol, isV4: true, service.Port, service.Address.IsLoopback);
+        if (local.Serves(Address.LoopbackV6))
+            services.Add(Protocol, isV4: false, service.Port, service.Address.IsLoopback);
     }
 
     /// <summary>Whether a socket in the target is one of the forwarder's, which listens there for another pif.</summary>

@@ -18,6 +18,7 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
     const uint LoopbackInterface = 1;
 
     bool _saidRefused;
+    bool _saidNotAllowed;
 
     /// <summary>Every client comes from the address that the kernel chooses: loopback for a target on loopback.</summary>
     public static ClientAddress Unchanged { get; } = new(ClientAddressMode.Loopback, 0, null, null, new());
@@ -64,6 +65,9 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
     {
         if (!Matters || client.Address.IsLoopback)
             return SocketSource.KernelsChoice;
+        // To the kernel 0.0.0.0 is this host.
+        if (client.Address.IsWildcard)
+            return SocketSource.None;
         bool isHere = IsHere(target.Address);
         bool canKeep = isHere && client.Address.IsV4 == target.Address.IsV4 && routing is not null && routing.Keeps(protocol, target.Address.IsV4);
         if (canKeep && mode is ClientAddressMode.Auto or ClientAddressMode.Keep)
@@ -105,6 +109,24 @@ public sealed class ClientAddress(ClientAddressMode mode, uint mark, ClientAddre
 
     /// <summary>Whether this is an address of the namespace in which the targets are.</summary>
     public bool IsHere(Address target) => target.IsLoopback || (addresses?.Contains(target) ?? false);
+
+    /// <summary>A client from a network wants what is for loopback: see <see cref="LoopbackServices"/>.</summary>
+    public void NotAllowed(in SocketAddress client, in SocketAddress target)
+    {
+        counters.AddressRefused++;
+        if (_saidNotAllowed)
+            return;
+        _saidNotAllowed = true;
+        Log.Info($"client {client.Address} is refused: what listens on {target.Address} port {target.Port} does so on loopback alone, which an \"auto\" rule shows to loopback alone");
+    }
+
+    /// <summary>The same for a connection, which is reset.</summary>
+    public void Refuse(in SocketAddress client, in SocketAddress target, int fd)
+    {
+        NotAllowed(in client, in target);
+        _ = Sockets.SetResetOnClose(fd).Ok;
+        Descriptors.Close(fd);
+    }
 
     void Refused(in SocketAddress client, in SocketAddress target)
     {

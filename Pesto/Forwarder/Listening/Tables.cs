@@ -27,6 +27,14 @@ public sealed unsafe class Tables
     {
         /// <summary>From which addresses clients come to the targets.</summary>
         public ClientAddress Clients { get; init; } = ClientAddress.Unchanged;
+
+        /// <summary>What clients from a network may come to by "auto" rules; null for everything.</summary>
+        public LoopbackServices? LoopbackServices { get; init; }
+
+        /// <summary>Whether a client may come to a target by this rule: not by an "auto" rule to what is bound to loopback alone, unless it is on loopback too.</summary>
+        public bool Allows(in Rule rule, in SocketAddress client, in SocketAddress target) =>
+            !rule.IsScan || LoopbackServices is null || client.Address.IsLoopback || !target.Address.IsLoopback
+            || LoopbackServices.AreForOthers(rule.Protocol, target.Address.IsV4, target.Port);
     }
 
     /// <summary>The pifs offered, in the order in which they are listed; their place here is their index.</summary>

@@ -10,8 +10,8 @@ namespace Pesto.Forwarder.Namespace;
 /// <item>What those sockets send is marked. A table of routes takes every address for one of this host's; a rule has marked packets use it.</item>
 /// <item>TCP: <c>tcp_fwmark_accept</c> gives an accepted socket the mark of the SYN, <c>fwmark_reflect</c> a reset or an ICMP error that of its cause.</item>
 /// <item>UDP: a set of nf_tables notes whoever sends a marked datagram to whichever port; what is sent from that port back to it gets the mark, and a new
-/// route. The route before that must not fail, hence two rules for UDP packets that have none: those from loopback to elsewhere, and, behind all other
-/// rules, those from ports that servers have. Entries live as long as a flow, and are removed with it by a datagram with the mark behind the first.</item>
+/// route. The route before that must not fail, hence two rules for UDP packets from ports that servers have: for those from loopback to elsewhere,
+/// and, behind all other rules, for those that have no route. Entries live as long as a flow, and are removed with it by a datagram with the mark behind the first.</item>
 /// </list>
 /// Rules, routes and settings are shared by all forwarders in a namespace that use the same mark; the last one removes them. They carry a protocol number,
 /// and the route's metric tells what the settings were, so one that starts alone removes what one that was killed has left. The table of nf_tables is each
@@ -93,7 +93,8 @@ public sealed class ClientAddressRouting
 
         uint metric = made.Metric();
         bool v4 = made.Route(SocketAddress.V4, metric), v6 = made.Route(SocketAddress.V6, metric);
-        bool tcp = made.TurnOn();
+        // The route tells how the settings were: without it they stay so.
+        bool tcp = v4 && made.TurnOn();
         made._keeps[Place(IpProtocol.Tcp, isV4: true)] = v4 && tcp;
         made._keeps[Place(IpProtocol.Tcp, isV4: false)] = v6 && tcp;
         bool udp = made.HasSocket("opening a socket of nf_tables", filter) && made.Filter(udpFlows, udpTimeout);
@@ -187,15 +188,21 @@ public sealed class ClientAddressRouting
 
     bool RouteUdp(ushort family)
     {
-        Result done = _routing!.Add(family, new(EarlyPriority, _mark) { FromLoopback = true, OnlyUdp = true });
-        // Programs find out which of their peer's addresses they can reach by connecting a UDP socket, from a port that the kernel chooses: those
-        // ports are left out, so that they go on finding out.
+        // Programs find out which of their peer's addresses they can reach, and from where, by connecting a UDP socket, which has a port that the
+        // kernel chooses. Those ports are left out, so that they go on finding out; servers have others. Ranges that end with 65535 are invalid.
         PortRange ephemeral = EphemeralPorts();
-        if (done.Ok && ephemeral.First > 1)
-            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = (1, (ushort)(ephemeral.First - 1)) });
-        // Ranges that end with 65535 are invalid to the kernel.
-        if (done.Ok && ephemeral.Last < ushort.MaxValue - 1)
-            done = _routing.Add(family, new(LatePriority, _mark) { OnlyUdp = true, SourcePorts = ((ushort)(ephemeral.Last + 1), ushort.MaxValue - 1) });
+        Result done = default;
+        foreach ((int first, int last) in (ReadOnlySpan<(int, int)>)[(1, ephemeral.First - 1), (ephemeral.Last + 1, ushort.MaxValue - 1)])
+        {
+            if (first > last)
+                continue;
+            PolicyRouting.Rule rule = new(EarlyPriority, _mark) { OnlyUdp = true, SourcePorts = ((ushort)first, (ushort)last) };
+            if (done.Ok)
+                done = _routing!.Add(family, rule with { FromLoopback = true });
+            if (done.Ok)
+                done = _routing!.Add(family, rule with { Priority = LatePriority });
+        }
+
         return done.Ok || Lacks($"adding an {Name(family)} rule of routing for UDP", done);
     }
 
@@ -302,8 +309,10 @@ public sealed class ClientAddressRouting
     {
         if (_filterRemoval is not null)
             _ = _filter!.Do(_filterRemoval).Ok;
-        if (_routing is not null && _lease is not null && _lease.TryEnd())
-            RemoveShared();
+        if (_routing is null || _lease is null || !_lease.End())
+            return;
+        RemoveShared();
+        _lease.Share();
     }
 
     void RemoveShared()

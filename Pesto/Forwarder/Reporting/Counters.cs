@@ -12,7 +12,7 @@ public sealed class Counters
     /// <summary>Connections reset because a limit (descriptors, memory, flows, local ports) was reached.</summary>
     public long Shed;
 
-    /// <summary>Connections and UDP flows refused because there is no address that they may come from.</summary>
+    /// <summary>Connections and datagrams refused because there is no address that they may come from, or because they want what is for loopback.</summary>
     public long AddressRefused;
 
     public long UdpOpen;

@@ -19,7 +19,7 @@ static class OfferedPifs
         both |= Capabilities.Scan;
         return
         [
-            new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = clients },
+            new(Pif.Host, Pif.HostName, both, target.Host, target.Own) { Clients = clients, LoopbackServices = new() },
             new(Pif.Splice, Pif.SpliceName, both, target.Own, target.Host),
         ];
     }

@@ -71,7 +71,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
                 continue;
             if (!count.Ok)
                 return !count.Is(Errno.EAGAIN);
-            Forward(listener, count.Value, in v4, in v6);
+            Forward(listener, rule, count.Value, in v4, in v6);
             if (count.Value < UdpRelay.BatchSize)
                 return false;
         }
@@ -80,7 +80,7 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
     }
 
     /// <summary>Sends the requests just received to their targets; those of one flow that follow each other, together.</summary>
-    void Forward(int listener, int count, in SocketAddress v4, in SocketAddress v6)
+    void Forward(int listener, Rule* rule, int count, in SocketAddress v4, in SocketAddress v6)
     {
         int current = -1, first = 0;
         for (int i = 0; i < count; i++)
@@ -94,7 +94,8 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
             }
 
             first = i;
-            current = FlowOf(in key, listener, in (key.Client.IsV4 ? ref v4 : ref v6));
+            ref readonly SocketAddress target = ref key.Client.IsV4 ? ref v4 : ref v6;
+            current = rule->IsScan && !IsAllowed(rule, in key, in target) ? -1 : FlowOf(in key, listener, in target);
             if (current >= 0)
                 _flows[current]->Interface = _relay.InterfaceOf(i);
             else
@@ -110,6 +111,16 @@ public sealed unsafe class UdpFlows : IEventHandler, ITimed, IGivesRoom
         Errno error = _relay.SendRequests(index, first, count);
         if (error != Errno.None)
             Failed(index, error);
+    }
+
+    bool IsAllowed(Rule* rule, in UdpFlowKey key, in SocketAddress target)
+    {
+        Tables.PifEntry pif = _tables.Pifs[key.Pif];
+        SocketAddress client = key.ClientAddress;
+        if (pif.Allows(in *rule, in client, in target))
+            return true;
+        pif.Clients.NotAllowed(in client, in target);
+        return false;
     }
 
     /// <summary>The flow that a request belongs to, a new one if need be; -1 if none is to be had.</summary>
