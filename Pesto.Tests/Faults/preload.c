@@ -106,9 +106,9 @@ static int is_netlink(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_NETLINK;
 }
 
-/* The same call to the kernel itself, by another name. */
+/* The same call to the kernel itself, by another name: on any descriptor, since all of these are opened at the start. */
 #define BETWEEN_NETLINK(name, fd) \
-  (plan && plan->armed && !strcmp((const char *)plan->function, "netlink_" #name) && is_netlink(fd) && fails("netlink_" #name, fd))
+  (plan && plan->armed && !strcmp((const char *)plan->function, "netlink_" #name) && is_netlink(fd) && fails("netlink_" #name, -1))
 
 ssize_t recv(int fd, void *b, size_t n, int flags) {
   static ssize_t (*real)(int, void *, size_t, int);

@@ -63,7 +63,11 @@ sealed class BackgroundProcess : IDisposable
         }
     }
 
-    public void Signal(Signum signal) => Syscall.kill(Id, signal);
+    public void Signal(Signum signal)
+    {
+        if (!HasEnded)
+            Syscall.kill(Id, signal);
+    }
 
     public Finished WaitForEnd(TimeSpan limit)
     {
@@ -98,7 +102,15 @@ sealed class BackgroundProcess : IDisposable
         _process.Dispose();
     }
 
-    void EndGroup() => Syscall.kill(-Id, Signum.SIGKILL);
+    /// <summary>
+    /// The kernel uses a number again when neither a process nor a group has it. Where the process has ended and another has its number, nothing is
+    /// left of the group, and what would be killed is somebody else's.
+    /// </summary>
+    void EndGroup()
+    {
+        if (!HasEnded || !Directory.Exists($"/proc/{Id}"))
+            Syscall.kill(-Id, Signum.SIGKILL);
+    }
 
     static async Task Collect(StreamReader from, StringBuilder to)
     {
