@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
 using Pesto.Forwarder.Namespace;
@@ -53,7 +52,7 @@ public sealed unsafe class ListenerOpener(Tables tables, Listeners listeners, Po
     /// <param name="use">What its descriptor is counted as.</param>
     public void Add(int pif, int rule, in ListenAddress local, DescriptorUse use)
     {
-        Debug.Assert(!IsFull && !IsUnderWay && (_count == 0 || pif == _pif), "a batch is of one pif");
+        Check.That(!IsFull && !IsUnderWay && (_count == 0 || pif == _pif), "a batch is of one pif");
         foreach (ref readonly Wanted other in Results)
         {
             if (other.Rule == rule && other.Local == local)

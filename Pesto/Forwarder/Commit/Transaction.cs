@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Pesto.Forwarder.Accepting;
 using Pesto.Forwarder.Listening;
 using Pesto.Forwarder.Loop;
@@ -132,7 +131,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <param name="commit">Commit as soon as it is applied, and call back only when all is over.</param>
     public void Apply(bool commit, Action whenDone)
     {
-        Debug.Assert(_phase == Phase.Idle, "one transaction at a time");
+        Check.That(_phase == Phase.Idle, "one transaction at a time");
         Opened = Stolen = Closed = 0;
         _failures.Clear();
         _atPif = _atRule = _atPort = 0;
@@ -147,7 +146,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>Ends the transaction with the new tables in force; the callback comes when the old sockets are gone.</summary>
     public void Commit(Action whenDone)
     {
-        Debug.Assert(_phase == Phase.Applied, "nothing to commit");
+        Check.That(_phase == Phase.Applied, "nothing to commit");
         _counters.Commits++;
         _whenDone = whenDone;
         BeginClosing();
@@ -156,7 +155,7 @@ public sealed unsafe class Transaction : ITimed, IEventHandler
     /// <summary>Ends the transaction with the old tables in force again; the callback comes when the new sockets are gone.</summary>
     public void Rollback(Action whenDone)
     {
-        Debug.Assert(_phase == Phase.Applied, "nothing to roll back");
+        Check.That(_phase == Phase.Applied, "nothing to roll back");
         _counters.Rollbacks++;
         _isRollback = true;
         _auto?.Suspend();

@@ -185,6 +185,7 @@ public sealed unsafe class Listeners
     /// <summary>Closes a socket and forgets it.</summary>
     public void Close(int index)
     {
+        Check.That(Exists(index), "a listening socket is closed once");
         Listener* listener = _slots[index];
         int* link = _buckets.Pointer + Bucket(listener->Pif, listener->Local.Protocol, listener->Local.Port);
         while (*link != index)
