@@ -28,6 +28,8 @@ public sealed class KeptAddressTests
         using Socket client = around.Connect(host, 8080);
         Assert.Equal("question", client.Exchange("question"));
         Assert.Equal(client.Here(), echo.OnlyPeer());
+        // What it prints last comes behind all that it has said.
+        Assert.Equal(0, pesto.Statistic("address_refused"));
         Assert.DoesNotContain("can't be kept", pesto.Process.Errors);
     }
 

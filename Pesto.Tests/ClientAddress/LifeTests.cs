@@ -23,6 +23,59 @@ public sealed class LifeTests
         Stop(pesto, Signum.SIGKILL);
     }
 
+    [Fact]
+    [Needs("nft")]
+    public void What_is_set_up_is_what_ip_and_nft_show()
+    {
+        using Surroundings around = new();
+        using RunningForwarder pesto = around.Bed.Serve("-t", "8080:80", "-u", "8080:80");
+        Assert.Equal(
+            [
+                "0:\tfrom all lookup local",
+                "70:\tfrom all fwmark 0x1070 lookup 4208 proto 112",
+                "70:\tfrom 127.0.0.0/8 ipproto udp sport 1-32767 lookup 4208 proto 112",
+                "70:\tfrom 127.0.0.0/8 ipproto udp sport 61000-65534 lookup 4208 proto 112",
+                "32766:\tfrom all lookup main",
+                "32767:\tfrom all lookup default",
+                "32768:\tfrom all ipproto udp sport 1-32767 lookup 4208 proto 112",
+                "32768:\tfrom all ipproto udp sport 61000-65534 lookup 4208 proto 112",
+            ],
+            Lines(around.InContainer("rule")));
+        Assert.Equal(
+            [
+                "0:\tfrom all lookup local",
+                "70:\tfrom all fwmark 0x1070 lookup 4208 proto 112",
+                "70:\tfrom ::1 ipproto udp sport 1-32767 lookup 4208 proto 112",
+                "70:\tfrom ::1 ipproto udp sport 61000-65534 lookup 4208 proto 112",
+                "32766:\tfrom all lookup main",
+                "32768:\tfrom all ipproto udp sport 1-32767 lookup 4208 proto 112",
+                "32768:\tfrom all ipproto udp sport 61000-65534 lookup 4208 proto 112",
+            ],
+            Lines(around.InContainer("-6", "rule")));
+        Assert.Equal(["local default dev lo proto 112 scope host metric 28672"], Lines(around.InContainer("route", "show", "table", "4208")));
+        Assert.Equal(["local default dev lo proto 112 metric 28672 pref medium"], Lines(around.InContainer("-6", "route", "show", "table", "4208")));
+        string[] ruleset = Lines(around.Inside("nft", "-s", "list", "ruleset").RunOrFail());
+        Assert.Matches("^table inet pesto-[0-9a-f]{8} \\{ # progname pesto$", ruleset[0]);
+        Assert.Equal(
+            [
+                "flags owner",
+                "set v4 {", "type ipv4_addr . inet_service . inet_service", "size 65536", "flags dynamic,timeout", "timeout 3m", "}",
+                "set v6 {", "type ipv6_addr . inet_service . inet_service", "size 65536", "flags dynamic,timeout", "timeout 3m", "}",
+                "chain in {", "type filter hook input priority raw; policy accept;",
+                "meta mark 0x00001070 iif \"lo\" update @v4 { ip saddr . udp sport . udp dport }",
+                "meta mark 0x00001071 iif \"lo\" delete @v4 { ip saddr . udp sport . udp dport }",
+                "meta mark 0x00001070 iif \"lo\" update @v6 { ip6 saddr . udp sport . udp dport }",
+                "meta mark 0x00001071 iif \"lo\" delete @v6 { ip6 saddr . udp sport . udp dport }",
+                "meta mark 0x00001071 iif \"lo\" meta l4proto udp drop", "}",
+                "chain out {", "type route hook output priority raw; policy accept;",
+                "ip daddr . udp dport . udp sport @v4 update @v4 { ip daddr . udp dport . udp sport } meta mark set 0x00001070",
+                "ip6 daddr . udp dport . udp sport @v6 update @v6 { ip6 daddr . udp dport . udp sport } meta mark set 0x00001070", "}", "}",
+            ],
+            ruleset[1..].Select(line => System.Text.RegularExpressions.Regex.Replace(line, "^size \\d+$", "size 65536")));
+    }
+
+    static string[] Lines(string text) => [.. text.Split('\n').Select(line => line.Trim()).Where(line => line != "")];
+
     [Theory]
     [Needs("nft")]
     [InlineData(false, Signum.SIGTERM)]

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Pesto.Tests.Faults;
 using Pesto.Tests.Harness;
 
 namespace Pesto.Tests.ClientAddress;
@@ -50,8 +51,7 @@ public sealed class ModeTests
         around.InContainer("address", "del", "192.0.2.9/32", "dev", "lo");
         AssertRefused(around);
         Assert.Equal(2, pesto.Statistic("address_refused"));
-        // Said once.
-        Assert.Equal(2, pesto.Process.Errors.Split("no address but loopback").Length);
+        Assert.Single(Said(pesto), line => line.Contains("no address but loopback"));
 
         string Seen()
         {
@@ -119,10 +119,50 @@ public sealed class ModeTests
         using Surroundings around = new();
         using TcpService echo = TcpService.Echo(around.Container, 80);
         using RunningForwarder pesto = around.Bed.ServeBehind(["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all"], "-t", "8080:80");
-        Assert.Single(pesto.Process.Errors.Split('\n'), line => line.Contains("can't be kept") && line.Contains("Operation not permitted"));
+        Assert.Single(Said(pesto), line => line.Contains("can't be kept") && line.Contains("Operation not permitted"));
         using Socket client = around.Connect(Surroundings.HostV4, 8080);
         Assert.Equal("question", client.Exchange("question"));
         Assert.Equal(Surroundings.ContainerV4, $"{echo.OnlyPeer().Address}");
+    }
+
+    [Fact]
+    public void Without_nf_tables_TCP_keeps_addresses_and_UDP_comes_from_the_container()
+    {
+        using Surroundings around = new();
+        using TcpService tcp = TcpService.Echo(around.Container, 80);
+        using UdpEcho udp = new(around.Container, 80);
+        using Preload preload = new();
+        preload.FailSockets(family: 16, protocol: 12, Pesto.Linux.Errno.EAFNOSUPPORT);
+        using RunningForwarder pesto = around.Bed.ServeBehind(preload.Before, "-t", "8080:80", "-u", "8080:80");
+        Assert.Single(Said(pesto), line => line.Contains("clients of UDP come from the container's own address") && line.Contains("nf_tables"));
+        using Socket client = around.Connect(Surroundings.HostV4, 8080), datagrams = around.Outside.ConnectUdp(new IPEndPoint(IPAddress.Parse(Surroundings.HostV4), 8080));
+        Assert.Equal("question", client.Exchange("question"));
+        Assert.Equal("question", datagrams.Exchange("question"));
+        Assert.Equal((client.Here(), Surroundings.ContainerV4), (tcp.OnlyPeer(), $"{Assert.Single(udp.Peers).Address}"));
+        Finished finished = pesto.Pesto("-A", "-u", "8081:80");
+        Assert.Equal(0, finished.ExitStatus);
+    }
+
+    [Fact]
+    public void Where_the_address_must_be_kept_a_rule_of_a_protocol_for_which_it_can_not_be_is_refused()
+    {
+        using Surroundings around = new();
+        using Preload preload = new();
+        preload.FailSockets(family: 16, protocol: 12, Pesto.Linux.Errno.EAFNOSUPPORT);
+        using RunningForwarder pesto = around.Bed.ServeBehind(preload.Before, "-t", "8080:80", "--client-address", "keep");
+        Finished refused = pesto.Pesto("-A", "-u", "8081:80");
+        Assert.Equal(1, refused.ExitStatus);
+        Assert.Contains("nf_tables", refused.Errors);
+        Assert.Equal(0, pesto.Pesto("-A", "-t", "8081:80").ExitStatus);
+    }
+
+    [Fact]
+    public void A_container_whose_loopback_is_down_is_named_as_the_reason()
+    {
+        using Surroundings around = new();
+        around.InContainer("link", "set", "lo", "down");
+        using RunningForwarder pesto = around.Bed.Serve("-t", "8080:80");
+        Assert.Contains(Said(pesto), line => line.Contains("using the container's loopback interface: Network is down"));
     }
 
     /// <summary>Without a namespace nothing can be set up; but a target that is on the host's loopback does not take strangers for its own.</summary>
@@ -180,6 +220,13 @@ public sealed class ModeTests
         Assert.Equal(0, pesto.Pesto("-t", "8080").ExitStatus);
         using Socket asked = around.Connect(host, 8080);
         Assert.Equal("question", asked.Exchange("question"));
+    }
+
+    /// <summary>All that it said up to its counters at this moment, line by line.</summary>
+    static string[] Said(RunningForwarder pesto)
+    {
+        _ = pesto.Statistics();
+        return pesto.Process.Errors.Split('\n');
     }
 
     static void AssertRefused(Surroundings around, string host = Surroundings.HostV4, int port = 8080)

@@ -51,7 +51,7 @@ public sealed class ClientAddressRouting
     /// <summary>What is missing, for the first protocol and family that lacks something, with the reason; null if nothing is.</summary>
     public LinuxException? Missing { get; private set; }
 
-    /// <summary>The container has IPv6.</summary>
+    /// <summary>The container has IPv6, at least on its loopback.</summary>
     public bool HasV6 { get; } = FindV6();
 
     /// <summary>Whether clients of this protocol and family can keep their address.</summary>
@@ -156,7 +156,7 @@ public sealed class ClientAddressRouting
     {
         Result done = _routing!.AddLocalDefault(family, _mark, metric);
         if (!done.Ok)
-            return (family == SocketAddress.V4 || HasV6) && Lacks($"adding an {Name(family)} route", done);
+            return (family == SocketAddress.V4 || HasV6) && Lacks(done.Is(Errno.ENETDOWN) ? "using the container's loopback interface" : $"adding an {Name(family)} route", done);
         done = _routing.Add(family, new(EarlyPriority, _mark) { Mark = _mark });
         return done.Ok || Lacks($"adding an {Name(family)} rule of routing", done);
     }
@@ -165,12 +165,8 @@ public sealed class ClientAddressRouting
 
     static bool FindV6()
     {
-        Result socket = Sockets.Udp(SocketAddress.V6);
-        if (!socket.Ok)
-            return false;
-        bool has = Sockets.Bind(socket.Value, SocketAddress.Of(Address.LoopbackV6, 0)).Ok;
-        Descriptors.Close(socket.Value);
-        return has;
+        Span<byte> isOff = stackalloc byte[4];
+        return Files.Read("/proc/sys/net/ipv6/conf/lo/disable_ipv6", isOff, out int length).Ok && length > 0 && isOff[0] == (byte)'0';
     }
 
     /// <summary>False if accepted sockets do not get the mark. Without the other settings, refused clients learn it by a time-out in some containers.</summary>
