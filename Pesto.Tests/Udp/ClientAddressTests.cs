@@ -302,10 +302,10 @@ public sealed class ClientAddressTests
 
         // Datagrams that the kernel hands over as one.
         const int SolUdp = 17, UdpSegment = 103, Size = 1000, Count = 40;
-        byte[] row = [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))];
+        byte[] segments = [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))];
         client.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        client.Send(row);
-        foreach (byte[] payload in row.Chunk(Size))
+        client.Send(segments);
+        foreach (byte[] payload in segments.Chunk(Size))
             Assert.Equal([.. header, .. payload], buffer[..target.Receive(buffer)]);
         Assert.Equal((Count + 3, 3, 0), Moved(pesto));
     }
@@ -346,15 +346,15 @@ public sealed class ClientAddressTests
         target.Bind(new IPEndPoint(IPAddress.IPv6Any, 53));
         using Socket client = network.Client($"{host}:5353");
         target.SetRawSocketOption(SolUdp, UdpGro, BitConverter.GetBytes(1));
-        byte[] row = [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))], buffer = new byte[65536];
+        byte[] segments = [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))], buffer = new byte[65536];
 
         client.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        client.Send(row);
+        client.Send(segments);
         EndPoint from = new IPEndPoint(IPAddress.IPv6Any, 0);
-        Assert.Equal(row, buffer[..target.ReceiveFrom(buffer, ref from)]);
+        Assert.Equal(segments, buffer[..target.ReceiveFrom(buffer, ref from)]);
         target.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        target.SendTo(row, from);
-        foreach (byte[] datagram in row.Chunk(Size))
+        target.SendTo(segments, from);
+        foreach (byte[] datagram in segments.Chunk(Size))
             Assert.Equal(datagram, buffer[..client.Receive(buffer)]);
         Assert.Equal((Count, Count, 0), Moved(pesto));
     }

@@ -118,7 +118,7 @@ public sealed class EchoTests
         using RunningForwarder pesto = bed.Serve("-u", "5353:53");
         using UdpEcho echo = Echo(bed.Container, "127.0.0.1");
         using Socket client = bed.Host.ConnectUdp(5353);
-        // Sizes that change, so that some go in rows and some do not.
+        // Sizes that change, so that some go as segments and some do not.
         for (int round = 0; round < 20; round++)
         {
             byte[][] questions = [.. Enumerable.Range(0, 50).Select(i => RandomNumberGenerator.GetBytes(i % 7 == 0 ? i : 100 + (i / 10)))];

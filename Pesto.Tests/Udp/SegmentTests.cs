@@ -11,45 +11,45 @@ public sealed class SegmentTests
     const int Size = 1200, Count = 40;
 
     [Fact]
-    public void A_row_arrives_as_a_row()
+    public void Segments_arrive_as_segments()
     {
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-u", "5353:53");
         using Socket target = Bound(bed.Container);
         using Socket client = bed.Host.ConnectUdp(5353);
-        TakeRows(target);
-        TakeRows(client);
-        byte[] row = Row(), buffer = new byte[65536];
+        TakeSegments(target);
+        TakeSegments(client);
+        byte[] segments = Segments(), buffer = new byte[65536];
 
         client.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        client.Send(row);
+        client.Send(segments);
         EndPoint from = new IPEndPoint(IPAddress.Any, 0);
-        Assert.Equal(row, buffer[..target.ReceiveFrom(buffer, ref from)]);
+        Assert.Equal(segments, buffer[..target.ReceiveFrom(buffer, ref from)]);
 
         target.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        target.SendTo(row, from);
-        Assert.Equal(row, buffer[..client.Receive(buffer)]);
+        target.SendTo(segments, from);
+        Assert.Equal(segments, buffer[..client.Receive(buffer)]);
         Assert.Equal((Count, Count), Datagrams(pesto));
     }
 
     [Fact]
-    public void A_row_arrives_as_datagrams_where_rows_are_unknown()
+    public void Segments_arrive_as_datagrams_where_segments_are_unknown()
     {
         using Testbed bed = new();
         using RunningForwarder pesto = bed.Serve("-u", "5353:53");
         using UdpEcho echo = new(bed.Container, 53);
         using Socket client = bed.Host.ConnectUdp(5353);
-        byte[] row = Row(), buffer = new byte[65536];
+        byte[] segments = Segments(), buffer = new byte[65536];
         client.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(Size));
-        client.Send(row);
-        foreach (byte[] datagram in row.Chunk(Size))
+        client.Send(segments);
+        foreach (byte[] datagram in segments.Chunk(Size))
             Assert.Equal(datagram, buffer[..client.Receive(buffer)]);
         Assert.Equal(Count, echo.Received);
         Assert.Equal((Count, Count), Datagrams(pesto));
     }
 
     [Fact]
-    public void Rows_of_datagrams_that_the_path_must_fragment_go_one_by_one()
+    public void Segments_that_the_path_must_fragment_go_one_by_one()
     {
         using Testbed bed = new();
         using NetworkNamespace outside = NetworkNamespace.Create();
@@ -67,7 +67,7 @@ public sealed class SegmentTests
         foreach (byte[] answer in answers)
             Assert.Equal(answer, buffer[..client.Receive(buffer)]);
 
-        // A row of what is too large for the cable, put together by the target.
+        // Segments of what is too large for the cable, put together by the target.
         target.SetRawSocketOption(SolUdp, UdpSegment, BitConverter.GetBytes(4000));
         target.SendTo(new byte[16000], from);
         for (int i = 0; i < 4; i++)
@@ -76,7 +76,7 @@ public sealed class SegmentTests
     }
 
     /// <summary>Only the last is shorter.</summary>
-    static byte[] Row() => [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))];
+    static byte[] Segments() => [.. Enumerable.Range(0, (Size * (Count - 1)) + 100).Select(i => (byte)(i / 7))];
 
     static Socket Bound(NetworkNamespace where)
     {
@@ -86,7 +86,7 @@ public sealed class SegmentTests
         return socket;
     }
 
-    static void TakeRows(Socket socket) => socket.SetRawSocketOption(SolUdp, UdpGro, BitConverter.GetBytes(1));
+    static void TakeSegments(Socket socket) => socket.SetRawSocketOption(SolUdp, UdpGro, BitConverter.GetBytes(1));
 
     static (long In, long Out) Datagrams(RunningForwarder pesto)
     {
